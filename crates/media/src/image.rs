@@ -1,0 +1,49 @@
+//! A decoded picture, and what is done to it before a model sees it.
+
+mod decode;
+mod jpeg;
+mod resize;
+
+pub(crate) use decode::flatten;
+pub use decode::decode_image;
+pub use resize::Filter;
+
+/// RGB pixels, 8 bits per channel, row by row without padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    width: usize,
+    height: usize,
+    rgb: Vec<u8>, // [height, width, 3]
+}
+
+impl Image {
+    /// Wraps pixels in the order [height, width, 3]; `None` if their number does not fit or the picture is empty.
+    pub fn new(width: usize, height: usize, rgb: Vec<u8>) -> Option<Self> {
+        let fits = width > 0 && height > 0 && width.checked_mul(height)?.checked_mul(3)? == rgb.len();
+        fits.then_some(Self { width, height, rgb })
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// The pixels, [height, width, 3].
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+
+    /// The part that begins at (`left`, `top`) and is `width` by `height` pixels, cut off at the picture's edges.
+    pub fn crop(&self, left: usize, top: usize, width: usize, height: usize) -> Self {
+        let (left, top) = (left.min(self.width - 1), top.min(self.height - 1));
+        let (width, height) = (width.clamp(1, self.width - left), height.clamp(1, self.height - top));
+        let row = |y: usize| &self.rgb[(y * self.width + left) * 3..][..width * 3];
+        let rgb = (top..top + height).flat_map(row).copied().collect();
+        Self { width, height, rgb }
+    }
+}

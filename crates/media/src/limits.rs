@@ -1,0 +1,48 @@
+use crate::MediaError;
+
+/// What one picture or clip may cost. Checked against headers, before anything is allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Width or height of a picture or frame, in pixels.
+    pub side_max: usize,
+    /// Width times height of a picture, in pixels.
+    pub pixels_max: usize,
+    /// Width times height of a frame, in pixels.
+    pub frame_pixels_max: usize,
+    /// Frames of a clip that are looked at.
+    pub frames_walked_max: usize,
+    /// Frames of a clip that are kept.
+    pub frames_kept_max: usize,
+    /// Decoded bytes that one picture or clip may hold at once.
+    pub decoded_bytes_max: usize,
+    /// Time to decode one clip, in seconds.
+    pub video_seconds_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            side_max: 16_384,
+            pixels_max: 64_000_000,
+            frame_pixels_max: 50_000_000,
+            frames_walked_max: 36_000,
+            frames_kept_max: 768,
+            decoded_bytes_max: 512 << 20,
+            video_seconds_max: 30,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses a picture (or frame) of this size.
+    pub(crate) fn check_size(&self, width: usize, height: usize, pixels_max: usize) -> Result<(), MediaError> {
+        let refused = |found: String, allowed: String| MediaError::TooLarge { what: "the picture", found, allowed };
+        if width.max(height) > self.side_max {
+            return Err(refused(format!("{width}x{height} pixels"), format!("{} pixels a side", self.side_max)));
+        }
+        if width.saturating_mul(height) > pixels_max {
+            return Err(refused(format!("{width}x{height} pixels"), format!("{pixels_max} pixels in all")));
+        }
+        Ok(())
+    }
+}

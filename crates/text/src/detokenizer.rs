@@ -1,0 +1,41 @@
+use crate::{TextError, Tokenizer};
+
+/// Turns tokens into text as they are generated.
+///
+/// A character can be spread over several tokens, and what a token looks like can depend on its neighbour (a leading space,
+/// say). So the tokens since the last boundary are decoded with and without the new one; the difference is its text, held
+/// back while it ends inside a character.
+#[derive(Debug, Default)]
+pub struct Detokenizer {
+    ids: Vec<u32>,
+    /// `ids[context..said]` is decoded along, for the sake of what follows; `ids[said..]` is not yet text.
+    context: usize,
+    said: usize,
+}
+
+impl Detokenizer {
+    /// The text that this token completes, possibly none.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TextError> {
+        self.ids.push(id);
+        let new = self.new_text(tokenizer)?;
+        if new.is_empty() || new.ends_with('\u{FFFD}') {
+            return Ok(String::new());
+        }
+        self.context = self.said;
+        self.said = self.ids.len();
+        Ok(new)
+    }
+
+    /// What is still held back: the beginning of a character that never ended.
+    pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, TextError> {
+        let rest = self.new_text(tokenizer)?;
+        self.said = self.ids.len();
+        Ok(rest)
+    }
+
+    fn new_text(&self, tokenizer: &Tokenizer) -> Result<String, TextError> {
+        let before = tokenizer.decode(&self.ids[self.context..self.said], false)?;
+        let with = tokenizer.decode(&self.ids[self.context..], false)?;
+        Ok(with.get(before.len()..).unwrap_or_default().to_string())
+    }
+}

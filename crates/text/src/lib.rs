@@ -1,0 +1,23 @@
+//! Text ⇄ tokens.
+//!
+//! Knows: `tokenizer.json` ([`Tokenizer`]), chat templates ([`ChatTemplate`]), how a user's words are kept from becoming
+//! control tokens ([`Guard`]) and how generated tokens become words again ([`Detokenizer`], [`StopMatcher`]).
+//!
+//! Must never know: tensors, models, media, the network, files. It is handed strings and gives back strings and ids.
+
+mod detokenizer;
+mod error;
+mod guard;
+mod json;
+mod stop;
+mod template;
+mod template_files;
+mod tokenizer;
+
+pub use detokenizer::Detokenizer;
+pub use error::TextError;
+pub use guard::{BREAK, Guard, without_breaks};
+pub use stop::StopMatcher;
+pub use template::{ChatTemplate, Conversation};
+pub use template_files::{TemplateFile, TemplateFiles};
+pub use tokenizer::{Encoded, Piece, Tokenizer};

@@ -1,0 +1,194 @@
+use chrono::{DateTime, Utc};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value as Jinja};
+use minijinja::{Environment, Error, ErrorKind, context};
+use serde_json::{Map, Value};
+
+use crate::template_files::TemplateFile;
+use crate::{Guard, TextError, json};
+
+/// Longest template source that is compiled, in bytes.
+const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// Longest prompt that a template may write, in bytes.
+const PROMPT_BYTES_MAX: usize = 16 << 20;
+/// Instructions that one rendering may execute.
+const FUEL: u64 = 5_000_000;
+/// Names that `chat_template_kwargs` cannot replace.
+const OWN_VARIABLES: [&str; 7] =
+    ["messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "unk_token", "pad_token"];
+
+/// What a chat template turns into a prompt.
+#[derive(Debug, Clone, Default)]
+pub struct Conversation {
+    /// Messages in the shape templates expect: `role`, `content` (a string or a list of parts with a `type`), ….
+    pub messages: Vec<Value>,
+    /// Tool descriptions in OpenAI's shape.
+    pub tools: Vec<Value>,
+    /// Further variables; they cannot replace the template's own (`messages`, `bos_token`, …).
+    pub kwargs: Map<String, Value>,
+    /// What `strftime_now` sees.
+    pub now: DateTime<Utc>,
+}
+
+/// A compiled Jinja chat template.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    tokens: Map<String, Value>,
+    source: String,
+}
+
+impl ChatTemplate {
+    /// Compiles a template.
+    pub fn new(file: TemplateFile) -> Result<Self, TextError> {
+        let refused = |reason: String| TextError::Template { file: file.name.clone(), reason };
+        if file.source.len() > SOURCE_BYTES_MAX {
+            return Err(refused(format!("the template has {} bytes; at most {SOURCE_BYTES_MAX} are allowed", file.source.len())));
+        }
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| refused(e.to_string()))?);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", to_json);
+        environment.add_function("raise_exception", raise_exception);
+        let compiled = environment.add_template_owned("chat", file.source);
+        compiled.map_err(|e| refused(format!("the chat template does not parse: {}", one_line(&e))))?;
+        Ok(Self { environment, tokens: file.tokens, source: file.name })
+    }
+
+    /// Where the template came from.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The special tokens a template may name (`bos_token`, `eos_token`, …).
+    pub fn tokens(&self) -> &Map<String, Value> {
+        &self.tokens
+    }
+
+    /// Writes the prompt up to where the assistant's answer begins. Every string that came with the conversation is
+    /// protected by `guard`; the prompt therefore contains breaks ([`crate::without_breaks`] removes them).
+    pub fn render(&self, chat: &Conversation, guard: &Guard) -> Result<String, TextError> {
+        let mut variables: Map<String, Value> = chat
+            .kwargs
+            .iter()
+            .filter(|(name, _)| !OWN_VARIABLES.contains(&name.as_str()))
+            .map(|(k, v)| (k.clone(), protect(v, guard)))
+            .collect();
+        variables.extend(self.tokens.clone());
+        variables.insert("messages".into(), chat.messages.iter().map(|m| protect(m, guard)).collect());
+        variables.insert("add_generation_prompt".into(), true.into());
+        if !chat.tools.is_empty() {
+            variables.insert("tools".into(), chat.tools.iter().map(|t| protect(t, guard)).collect());
+        }
+        let now = chat.now;
+        let date = Jinja::from(now.format("%d %b %Y").to_string());
+        let strftime = Jinja::from_function(move |format: &str| strftime(now, format));
+        let variables = context! { date_string => date, strftime_now => strftime, ..Jinja::from(Serde(&variables)) };
+        let refused = |e: Error| TextError::Render(one_line(&e));
+        let template = self.environment.get_template("chat").map_err(refused)?;
+        let prompt = template.render(variables).map_err(refused)?;
+        if prompt.len() > PROMPT_BYTES_MAX {
+            return Err(TextError::Render(format!("it wrote more than {PROMPT_BYTES_MAX} bytes")));
+        }
+        Ok(prompt)
+    }
+}
+
+fn protect(value: &Value, guard: &Guard) -> Value {
+    match value {
+        Value::String(text) => Value::String(guard.protect(text)),
+        Value::Array(items) => items.iter().map(|item| protect(item, guard)).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, item)| (guard.protect(name), protect(item, guard))).collect(),
+        other => other.clone(),
+    }
+}
+
+fn to_json(Serde(value): Serde<Value>, kwargs: Kwargs) -> Result<Jinja, Error> {
+    let indent: Option<usize> = kwargs.get("indent")?;
+    kwargs.get::<Option<bool>>("ensure_ascii")?;
+    kwargs.assert_all_used()?;
+    json::dumps(&value, indent).map(Jinja::from).map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
+}
+
+fn raise_exception(message: String) -> Result<String, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+fn strftime(now: DateTime<Utc>, format: &str) -> Result<String, Error> {
+    use std::fmt::Write;
+    let mut out = String::new();
+    write!(out, "{}", now.format(format))
+        .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now cannot format {format:?}")))?;
+    Ok(out)
+}
+
+/// The reason without the template's source around it.
+fn one_line(error: &Error) -> String {
+    let reason = match error.kind() {
+        ErrorKind::OutOfFuel => "it did not finish within its budget of instructions".to_string(),
+        _ => error.detail().map_or_else(|| error.kind().to_string(), str::to_string),
+    };
+    match error.line() {
+        Some(line) => format!("{reason} (line {line})"),
+        None => reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BREAK, without_breaks};
+    use serde_json::json;
+
+    fn render(source: &str, messages: Value) -> Result<String, TextError> {
+        let tokens = [("bos_token".to_string(), json!("<s>"))].into_iter().collect();
+        let file = TemplateFile { name: "test.jinja".into(), source: source.into(), tokens };
+        let chat = Conversation {
+            messages: messages.as_array().cloned().unwrap_or_default(),
+            kwargs: json!({"messages": "shadow", "extra": "<s>"}).as_object().cloned().unwrap_or_default(),
+            now: DateTime::from_timestamp(1_700_000_000, 0).unwrap_or_default(),
+            ..Conversation::default()
+        };
+        ChatTemplate::new(file)?.render(&chat, &Guard::new(["<s>".to_string(), "<end>".to_string()]))
+    }
+
+    #[test]
+    fn renders_like_the_reference_environment() {
+        let hello = json!([{"role": "user", "content": " Hi <s> "}]);
+        let cases = [
+            ("{{ bos_token }}{{ messages[0]['content'] | trim }}<end>", hello.clone(), "<s>Hi <·s><end>"),
+            ("{% for m in messages %}\n  {% if true %}\nx\n  {% endif %}\n{% endfor %}\n", hello.clone(), "x\n"),
+            ("{{ messages[0].role.capitalize() ~ ':' }}", hello.clone(), "User:"),
+            ("{{ messages[0] | tojson }}", hello.clone(), "{\"role\": \"user\", \"content\": \" Hi <·s> \"}"),
+            ("{{ strftime_now('%Y-%m-%d') }} {{ date_string }}", hello.clone(), "2023-11-14 14 Nov 2023"),
+            ("{{ extra }}{% if tools is defined %}tools{% endif %}", hello.clone(), "<·s·>"),
+            (
+                "{% for p in messages[0].content %}{{ p.type in ('image', 'image_url') }}{% endfor %}",
+                json!([{"content": [{"type": "image"}]}]),
+                "True",
+            ),
+            ("{%- set ns = namespace(n=0) -%}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", hello, "1"),
+        ];
+        for (source, messages, expected) in cases {
+            let prompt = render(source, messages).unwrap_or_else(|e| panic!("{source}: {e}"));
+            assert_eq!(prompt.replace(BREAK, "·"), expected, "{source}");
+            assert_eq!(without_breaks(&prompt), expected.replace('·', ""));
+        }
+    }
+
+    #[test]
+    fn refuses_with_one_line() {
+        let cases = [
+            ("{{ raise_exception('roles must alternate') }}", "roles must alternate (line 1)"),
+            ("{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", "budget of instructions"),
+            ("{{ 1 | nosuchfilter }}", "nosuchfilter"),
+            ("{% include 'x' %}", "(line 1)"),
+            ("{% if %}", "does not parse"),
+        ];
+        for (source, expected) in cases {
+            let message = render(source, json!([])).expect_err(source).to_string();
+            assert!(message.contains(expected) && !message.contains('\n'), "{source}: {message}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+use std::ops::Range;
+
+use tokenizers::{Model, OffsetType, PreTokenizer};
+
+use crate::{BREAK, Guard, TextError};
+
+/// A stretch of a prompt on its way to the tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Text; whatever the tokenizer calls a special token in it becomes one, unless a [`BREAK`] stands in the way.
+    Text(String),
+    /// `count` copies of one special token that stand for rows of an encoded picture, clip or frame.
+    Slots {
+        /// Id of the placeholder token.
+        token: u32,
+        /// How many.
+        count: usize,
+    },
+}
+
+/// A tokenized prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Where each [`Piece::Slots`] lies in `ids`, in order.
+    pub slots: Vec<Range<usize>>,
+}
+
+/// A Hugging Face `tokenizer.json`, with the guard for its special tokens.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    guard: Guard,
+    /// What the post-processor puts in front of every text (a begin-of-sequence token, usually).
+    prefix: Vec<u32>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`. `markers` are the strings by which the family's chat template marks media: together with
+    /// the special tokens they are what a user's text must not be able to write.
+    pub fn new(file: &str, json: &[u8], markers: &[&str]) -> Result<Self, TextError> {
+        let refused = |reason: String| TextError::Tokenizer { file: file.to_string(), reason };
+        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| refused(e.to_string()))?;
+        let added = inner.get_added_vocabulary().get_added_tokens_decoder();
+        let special = added.values().filter(|t| t.special).map(|t| t.content.clone());
+        let guard = Guard::new(special.chain(markers.iter().map(|m| m.to_string())));
+        let empty = inner.encode("", true).map_err(|e| refused(e.to_string()))?;
+        Ok(Self { prefix: empty.get_ids().to_vec(), inner, guard })
+    }
+
+    /// Protects a user's words; see [`Guard`].
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Number of ids, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The id of a token's exact spelling.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The spelling of an id.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Tokenizes a prompt as one text, so that merges reach across pieces. The begin-of-sequence token is added when the
+    /// text does not start with it.
+    pub fn encode(&self, pieces: &[Piece]) -> Result<Encoded, TextError> {
+        let mut text = String::new();
+        let mut wanted: Vec<(usize, u32, usize)> = Vec::new(); // byte where the placeholder stands, id, count
+        for piece in pieces {
+            match piece {
+                Piece::Text(words) => text.push_str(words),
+                Piece::Slots { token, count } => {
+                    wanted.push((text.len(), *token, *count));
+                    let spelled = self.token(*token);
+                    text.push_str(&spelled.ok_or_else(|| TextError::Encode(format!("no token has the id {token}")))?);
+                }
+            }
+        }
+        let (ids, starts) = self.tokenize(&text).map_err(|e| TextError::Encode(e.to_string()))?;
+        let mut out = Encoded { ids: Vec::with_capacity(ids.len() + 1), slots: Vec::with_capacity(wanted.len()) };
+        if !ids.starts_with(&self.prefix) {
+            out.ids.extend(&self.prefix);
+        }
+        let mut wanted = wanted.into_iter().peekable();
+        for (id, start) in ids.into_iter().zip(starts) {
+            match wanted.next_if(|&(at, token, _)| at == start && token == id) {
+                Some((_, token, count)) => {
+                    let from = out.ids.len();
+                    out.ids.resize(from + count, token);
+                    out.slots.push(from..from + count);
+                }
+                None => out.ids.push(id),
+            }
+        }
+        match wanted.next() {
+            Some((_, token, _)) => Err(TextError::Encode(format!("the placeholder with id {token} is not a special token"))),
+            None => Ok(out),
+        }
+    }
+
+    /// Ids and the byte where each begins in `text`.
+    fn tokenize(&self, text: &str) -> tokenizers::Result<(Vec<u32>, Vec<usize>)> {
+        let added = self.inner.get_added_vocabulary();
+        let mut split = added.extract_and_normalize(self.inner.get_normalizer(), text);
+        split.normalize(|piece| {
+            if piece.get().contains(BREAK) {
+                piece.filter(|c| c != BREAK);
+            }
+            Ok(())
+        })?;
+        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut split)?;
+        }
+        split.tokenize(|piece| self.inner.get_model().tokenize(piece.get()))?;
+        let encoding = split.into_encoding(None, 0, OffsetType::Byte)?;
+        let starts = encoding.get_offsets().iter().map(|&(start, _)| start).collect();
+        Ok((encoding.get_ids().to_vec(), starts))
+    }
+
+    /// The text of `ids`; special tokens are left out unless `keep_special`.
+    pub fn decode(&self, ids: &[u32], keep_special: bool) -> Result<String, TextError> {
+        self.inner.decode(ids, !keep_special).map_err(|e| TextError::Decode(e.to_string()))
+    }
+}
