@@ -1,0 +1,50 @@
+//! What one step computes.
+
+use std::ops::Range;
+
+use crate::Tensor;
+
+/// Tokens of several sequences, packed without padding. A span of one row and a span of five hundred take the same path.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Token ids, [rows].
+    pub tokens: Vec<u32>,
+    /// Rotary positions, [rows]; see [`crate::Positions`].
+    pub positions: Vec<[u32; 3]>,
+    /// The sequences' shares of the rows: adjacent, in order, covering all.
+    pub spans: Vec<Span>,
+    /// Encoded media that take the place of token embeddings.
+    pub media: Vec<MediaRows>,
+    /// Rows whose logits are wanted, ascending.
+    pub wanted: Vec<usize>,
+}
+
+/// One sequence's rows in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Rows of the batch.
+    pub rows: Range<usize>,
+    /// Tokens of the sequence that are in the cache already; the first row is token number `start`.
+    pub start: usize,
+    /// Cache blocks of the sequence, enough for `start + rows.len()` tokens.
+    pub blocks: Vec<u32>,
+    /// Ranges of token numbers whose members see each other in both directions (see [`crate::Prompt::islands`]); those that
+    /// reach into `rows` lie in them entirely.
+    pub islands: Vec<Range<usize>>,
+}
+
+impl Span {
+    /// Tokens that the last row sees: those in the cache and those of this step.
+    pub fn end(&self) -> usize {
+        self.start + self.rows.len()
+    }
+}
+
+/// Consecutive rows of an encoded item.
+#[derive(Debug, Clone)]
+pub struct MediaRows {
+    /// First row of the batch that they replace.
+    pub at: usize,
+    /// As [`crate::Model::encode`] returned them, [rows, width].
+    pub rows: Tensor,
+}

@@ -1,0 +1,48 @@
+use thiserror::Error;
+
+/// Why a checkpoint cannot be loaded, or a step not be computed.
+#[derive(Debug, Error)]
+pub enum NnError {
+    /// A file cannot be read.
+    #[error("cannot read {file}: {reason}")]
+    File {
+        /// Its path.
+        file: String,
+        /// The reason.
+        reason: String,
+    },
+    /// A configuration file does not hold what it should.
+    #[error("{file}: {reason}")]
+    Config {
+        /// Its name.
+        file: String,
+        /// Key and reason.
+        reason: String,
+    },
+    /// The checkpoint lacks a tensor.
+    #[error("{checkpoint} has no tensor {name:?}")]
+    Missing {
+        /// Folder or file that was searched.
+        checkpoint: String,
+        /// Full name of the tensor.
+        name: String,
+    },
+    /// A tensor is not shaped as config.json says.
+    #[error("{file}: tensor {name:?} is {found:?}; config.json calls for {expected:?}")]
+    Shape {
+        /// File of the tensor.
+        file: String,
+        /// Full name of the tensor.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape expected.
+        expected: Vec<usize>,
+    },
+    /// A media input is not what the model's encoder takes.
+    #[error("the encoder was given no usable array {0:?}")]
+    Input(&'static str),
+    /// A tensor operation failed.
+    #[error("computation failed: {0}")]
+    Compute(#[from] candle_core::Error),
+}

@@ -1,0 +1,22 @@
+use crate::{Batch, Cache, CacheSpec, MediaInput, NnError, Tensor};
+
+/// A loaded model, as the engine sees it.
+pub trait Model: Send {
+    /// What a sequence leaves in the cache, layer by layer.
+    fn cache_spec(&self) -> &CacheSpec;
+
+    /// Number of logits per row.
+    fn vocab_size(&self) -> usize;
+
+    /// Encodes one media item: [input.rows, width]. The width is the model's affair.
+    ///
+    /// # Errors
+    /// The input's arrays are not those of this model's processor, or the device failed.
+    fn encode(&self, input: &MediaInput) -> Result<Tensor, NnError>;
+
+    /// Computes the batch, appends to the cache, and returns f32 logits of the wanted rows: [wanted, vocab].
+    ///
+    /// # Errors
+    /// The device failed. The cache rows of this step are then undefined, all others are as before.
+    fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError>;
+}

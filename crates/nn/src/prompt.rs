@@ -1,0 +1,159 @@
+//! What a request says to a model, once words and media have become numbers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a media item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MediaKind {
+    /// A picture.
+    Image,
+    /// A sound.
+    Audio,
+    /// A clip.
+    Video,
+}
+
+impl MediaKind {
+    /// Lower-case English noun, as in messages and content parts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Audio => "audio",
+            Self::Video => "video",
+        }
+    }
+}
+
+impl fmt::Display for MediaKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Numbers with a shape, on their way to an encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    /// Length of each dimension; their product is the length of `data`.
+    pub shape: Vec<usize>,
+    /// Row-major.
+    pub data: Vec<f32>,
+}
+
+/// One media item as its encoder takes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MediaInput {
+    /// What it is.
+    pub kind: MediaKind,
+    /// By the names of the reference's processor (`pixel_values`, `image_grid_thw`, …).
+    pub arrays: BTreeMap<&'static str, Array>,
+    /// Rows that the encoder makes of it, which is the number of tokens that stand for it.
+    pub rows: usize,
+    /// Equal for items that encode equally: a BLAKE3 hash of kind and arrays.
+    pub hash: [u8; 32],
+}
+
+impl MediaInput {
+    /// Collects and hashes the arrays of one item.
+    pub fn new(kind: MediaKind, rows: usize, arrays: impl IntoIterator<Item = (&'static str, Array)>) -> Self {
+        let arrays: BTreeMap<_, _> = arrays.into_iter().collect();
+        let mut hash = blake3::Hasher::new();
+        hash.update(kind.name().as_bytes());
+        for (name, array) in &arrays {
+            hash.update(name.as_bytes());
+            hash.update(&(array.shape.len() as u64).to_le_bytes());
+            array.shape.iter().for_each(|n| {
+                hash.update(&(*n as u64).to_le_bytes());
+            });
+            let mut bytes = Vec::with_capacity(array.data.len() * 4);
+            bytes.extend(array.data.iter().flat_map(|v| v.to_le_bytes()));
+            hash.update(&bytes);
+        }
+        Self { kind, rows, hash: hash.finalize().into(), arrays }
+    }
+}
+
+/// Where a media item's rows stand in a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placement {
+    /// The item.
+    pub input: Arc<MediaInput>,
+    /// Token positions that its rows take, in order; the lengths add up to `input.rows`.
+    pub at: Vec<Range<usize>>,
+}
+
+/// Rotary positions of a prompt and of what is generated after it: one number per axis (time, height, width). Models with
+/// one axis read the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Positions {
+    /// Every token one further than the last, on all axes.
+    Linear,
+    /// Positions of the prompt's tokens, and the first one behind it; generation continues from there on all axes.
+    Explicit {
+        /// One per prompt token.
+        rows: Vec<[u32; 3]>,
+        /// Position of the first generated token.
+        next: u32,
+    },
+}
+
+impl Positions {
+    /// The position of the sequence's token number `index`, which may lie behind the prompt.
+    pub fn at(&self, index: usize) -> [u32; 3] {
+        match self {
+            Self::Linear => [index as u32; 3],
+            Self::Explicit { rows, next } => {
+                rows.get(index).copied().unwrap_or([next + (index - rows.len().min(index)) as u32; 3])
+            }
+        }
+    }
+}
+
+/// All that the engine knows of a request's content.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// Token ids, placeholders of media rows included.
+    pub tokens: Vec<u32>,
+    /// Media items in the order in which they appear.
+    pub media: Vec<Placement>,
+    /// Token ranges that attend to each other in both directions; ascending, disjoint. They must be computed in one step.
+    pub islands: Vec<Range<usize>>,
+    /// Rotary positions.
+    pub positions: Positions,
+}
+
+impl Prompt {
+    /// A prompt of text alone.
+    pub fn text(tokens: Vec<u32>) -> Self {
+        Self { tokens, media: Vec::new(), islands: Vec::new(), positions: Positions::Linear }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_continue_behind_the_prompt() {
+        let explicit = Positions::Explicit { rows: vec![[0, 0, 0], [1, 2, 3]], next: 4 };
+        let cases = [(0, [0, 0, 0]), (1, [1, 2, 3]), (2, [4, 4, 4]), (5, [7, 7, 7])];
+        for (index, expected) in cases {
+            assert_eq!(explicit.at(index), expected);
+            assert_eq!(Positions::Linear.at(index), [index as u32; 3]);
+        }
+    }
+
+    #[test]
+    fn hash_tells_items_apart() {
+        let array = |shape: &[usize], data: &[f32]| Array { shape: shape.to_vec(), data: data.to_vec() };
+        let hash = |kind, name, shape: &[usize], data: &[f32]| MediaInput::new(kind, 1, [(name, array(shape, data))]).hash;
+        let base = hash(MediaKind::Image, "a", &[1, 2], &[0.0, 1.0]);
+        assert_eq!(base, hash(MediaKind::Image, "a", &[1, 2], &[0.0, 1.0]));
+        assert_ne!(base, hash(MediaKind::Video, "a", &[1, 2], &[0.0, 1.0]));
+        assert_ne!(base, hash(MediaKind::Image, "b", &[1, 2], &[0.0, 1.0]));
+        assert_ne!(base, hash(MediaKind::Image, "a", &[2, 1], &[0.0, 1.0]));
+        assert_ne!(base, hash(MediaKind::Image, "a", &[1, 2], &[0.0, 1.5]));
+    }
+}
