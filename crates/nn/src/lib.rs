@@ -7,15 +7,37 @@
 //! Must never know: the name of a family, requests, time, text. Checkpoint quirks (renamed, stacked or shifted tensors) are
 //! settled in [`Weights`] while loading, so that `forward` never asks.
 
+mod activation;
+mod attention;
 mod batch;
 mod cache;
+mod checkpoint;
+mod decoder;
 mod error;
+mod files;
+mod linear;
 mod model;
+mod norm;
 mod prompt;
+mod quant;
+mod rope;
+mod vit;
+mod weights;
 
+pub use activation::Activation;
+pub use attention::{Scores, attention, attention_within};
 pub use batch::{Batch, MediaRows, Span};
 pub use cache::{Cache, CacheSpec, LayerCache};
-pub use candle_core::{DType, Device, Tensor};
+pub use candle_core::{D, DType, Device, Tensor};
+pub use checkpoint::Checkpoint;
+pub use decoder::{AttentionConfig, Decoder, DecoderConfig, Ffn, Head, LayerConfig, Mixer, Norms};
 pub use error::NnError;
+pub use files::Files;
+pub use linear::{Embedding, Linear};
 pub use model::Model;
+pub use norm::{Norm, NormConfig};
 pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
+pub use quant::Quant;
+pub use rope::{Rope, RopeConfig, RopeScaling, RopeTable};
+pub use vit::{FUSED_NAMES, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool, patchify, pixel_shuffle};
+pub use weights::{Bias, LoadSettings, Role, Weights};

@@ -1,0 +1,255 @@
+//! Safetensors, one file or several, mapped into memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{DType, Device, Tensor};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use crate::{Files, NnError};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Named tensors, and which of them were taken.
+pub struct Checkpoint {
+    name: String,
+    shards: Vec<Shard>,
+    entries: BTreeMap<String, Entry>,
+}
+
+struct Shard {
+    file: String,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
+}
+
+struct Entry {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    at: Range<usize>,
+    taken: AtomicBool,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Maps the model's safetensors files.
+    ///
+    /// # Errors
+    /// A file is missing, cannot be read, or is not safetensors; a tensor that the index promises is not in its shard.
+    pub fn open(files: &Files) -> Result<Self, NnError> {
+        let index: Option<Index> = files.json(INDEX)?;
+        let names: BTreeSet<String> = match &index {
+            Some(index) => index.weight_map.values().cloned().collect(),
+            None => [SINGLE.to_string()].into(),
+        };
+        let mut checkpoint = Self { name: files.name(), shards: Vec::with_capacity(names.len()), entries: BTreeMap::new() };
+        for name in &names {
+            check_name(files, name)?;
+            checkpoint.add(files, name)?;
+        }
+        let promised = index.map(|index| index.weight_map).unwrap_or_default();
+        for (tensor, shard) in promised {
+            let found = checkpoint.entries.get(&tensor).is_some_and(|e| checkpoint.shards[e.shard].file == files.label(&shard));
+            if !found {
+                return Err(NnError::Missing { checkpoint: files.label(&shard), name: tensor });
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    fn add(&mut self, files: &Files, name: &str) -> Result<(), NnError> {
+        let file = files.label(name);
+        let bytes = open(files, name)?;
+        let data: &[u8] = bytes.as_ref();
+        let damaged = |e: safetensors::SafeTensorError| NnError::File { file: file.clone(), reason: format!("not safetensors: {e}") };
+        let (header, metadata) = SafeTensors::read_metadata(data).map_err(damaged)?;
+        let first = header + 8;
+        for (tensor, info) in metadata.tensors() {
+            let at = first + info.data_offsets.0..first + info.data_offsets.1;
+            if at.end > data.len() {
+                return Err(NnError::File { file, reason: format!("it ends within tensor {tensor:?}; the download is incomplete") });
+            }
+            let entry = Entry { shard: self.shards.len(), dtype: info.dtype, shape: info.shape.clone(), at, taken: false.into() };
+            self.entries.insert(tensor, entry);
+        }
+        self.shards.push(Shard { file, bytes });
+        Ok(())
+    }
+
+    /// Whether there is a tensor of this full name.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Whether there is any tensor below this prefix.
+    pub fn has_below(&self, prefix: &str) -> bool {
+        let below = format!("{prefix}.");
+        self.entries.range(below.clone()..).next().is_some_and(|(name, _)| name.starts_with(&below))
+    }
+
+    /// The tensor in the number format of its file, on a device.
+    ///
+    /// # Errors
+    /// [`NnError::Missing`], [`NnError::Shape`], or a number format that is not a float.
+    pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, NnError> {
+        let missing = || NnError::Missing { checkpoint: self.name.clone(), name: name.to_string() };
+        let entry = self.entries.get(name).ok_or_else(missing)?;
+        entry.taken.store(true, Ordering::Relaxed);
+        let shard = &self.shards[entry.shard];
+        if entry.shape != shape {
+            let (file, name) = (shard.file.clone(), name.to_string());
+            return Err(NnError::Shape { file, name, found: entry.shape.clone(), expected: shape.to_vec() });
+        }
+        let dtype = match entry.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            other => {
+                let reason = format!("tensor {name:?} has the number format {other:?}, which is not supported (F32, F16 and BF16 are)");
+                return Err(NnError::File { file: shard.file.clone(), reason });
+            }
+        };
+        Ok(Tensor::from_raw_buffer(&shard.bytes.as_ref()[entry.at.clone()], dtype, shape, device)?)
+    }
+
+    /// Marks every tensor whose name begins with `prefix` as known and not needed.
+    pub fn skip(&self, prefix: &str) {
+        let known = self.entries.range(prefix.to_string()..).take_while(|(name, _)| name.starts_with(prefix));
+        known.for_each(|(_, entry)| entry.taken.store(true, Ordering::Relaxed));
+    }
+
+    /// Names of the tensors that nobody took.
+    pub fn leftover(&self) -> Vec<&str> {
+        let left = self.entries.iter().filter(|(_, entry)| !entry.taken.load(Ordering::Relaxed));
+        left.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+/// Shards lie beside their index and nowhere else.
+fn check_name(files: &Files, shard: &str) -> Result<(), NnError> {
+    if shard.ends_with(".safetensors") && !shard.contains(['/', '\\']) {
+        return Ok(());
+    }
+    let reason = format!("weight_map names {shard:?}, which is not a .safetensors file in the same folder");
+    Err(NnError::Config { file: files.label(INDEX), reason })
+}
+
+fn open(files: &Files, name: &str) -> Result<Bytes, NnError> {
+    let refused = |reason: String| NnError::File { file: files.label(name), reason };
+    let Some(path) = files.path(name) else {
+        return match files.read(name)? {
+            Some(std::borrow::Cow::Borrowed(bytes)) => Ok(Bytes::Embedded(bytes)),
+            _ => Err(refused("there is no such file".into())),
+        };
+    };
+    let is_file = std::fs::metadata(&path).map(|m| m.is_file());
+    match is_file {
+        Ok(true) => {}
+        Ok(false) => return Err(refused("it is not a regular file".into())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let advice = if name == SINGLE { "; only safetensors checkpoints are loaded" } else { "; the checkpoint is incomplete" };
+            return Err(refused(format!("there is no such file{advice}")));
+        }
+        Err(e) => return Err(refused(e.to_string())),
+    }
+    let file = File::open(&path).map_err(|e| refused(e.to_string()))?;
+    // SAFETY: the map is read-only and private. A file that another process truncates meanwhile ends this process with
+    // SIGBUS, as in every program that maps weights; it cannot change our memory in other ways.
+    #[allow(unsafe_code)]
+    let map = unsafe { Mmap::map(&file) };
+    map.map(Bytes::Mapped).map_err(|e| refused(e.to_string()))
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::path::Path;
+
+    fn write(folder: &Path, name: &str, tensors: &[(&str, &[usize])]) {
+        let zeros = vec![0u8; 4096];
+        let views: HashMap<String, safetensors::tensor::TensorView> = tensors
+            .iter()
+            .map(|(name, shape)| {
+                let bytes = &zeros[..shape.iter().product::<usize>() * 4];
+                (name.to_string(), safetensors::tensor::TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap())
+            })
+            .collect();
+        std::fs::write(folder.join(name), safetensors::serialize(views, None).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn reads_shards_and_reports_what_nobody_took() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a.safetensors", &[("x.weight", &[2, 3]), ("x.bias", &[2])]);
+        write(folder.path(), "b.safetensors", &[("y.weight", &[4])]);
+        let index = r#"{"weight_map": {"x.weight": "a.safetensors", "x.bias": "a.safetensors", "y.weight": "b.safetensors"}}"#;
+        std::fs::write(folder.path().join(INDEX), index).unwrap();
+        let checkpoint = Checkpoint::open(&Files::Folder(folder.path().into())).unwrap();
+        assert!(checkpoint.has_below("x") && checkpoint.has("y.weight") && !checkpoint.has_below("z"));
+        assert_eq!(checkpoint.tensor("y.weight", &[4], &Device::Cpu).unwrap().dims(), &[4]);
+        assert_eq!(checkpoint.leftover(), ["x.bias", "x.weight"]);
+        checkpoint.skip("x.b");
+        assert_eq!(checkpoint.leftover(), ["x.weight"]);
+    }
+
+    #[test]
+    fn says_what_is_wrong_and_where() {
+        type Setup = fn(&Path);
+        let cases: [(&str, Setup); 8] = [
+            ("model.safetensors: there is no such file; only safetensors", |_| {}),
+            ("not safetensors", |f| std::fs::write(f.join(SINGLE), "garbage").unwrap()),
+            ("not safetensors", |f| std::fs::write(f.join(SINGLE), "").unwrap()),
+            ("not a regular file", |f| std::fs::create_dir(f.join(SINGLE)).unwrap()),
+            ("lost.safetensors: there is no such file; the checkpoint is incomplete", |f| {
+                std::fs::write(f.join(INDEX), r#"{"weight_map": {"x": "lost.safetensors"}}"#).unwrap()
+            }),
+            ("is not a .safetensors file in the same folder", |f| {
+                std::fs::write(f.join(INDEX), r#"{"weight_map": {"x": "../a.safetensors"}}"#).unwrap()
+            }),
+            ("a.safetensors has no tensor \"y\"", |f| {
+                write(f, "a.safetensors", &[("x", &[1])]);
+                std::fs::write(f.join(INDEX), r#"{"weight_map": {"y": "a.safetensors"}}"#).unwrap()
+            }),
+            ("weight_map: invalid type", |f| std::fs::write(f.join(INDEX), r#"{"weight_map": 3}"#).unwrap()),
+        ];
+        for (expected, setup) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            setup(folder.path());
+            let message = Checkpoint::open(&Files::Folder(folder.path().into())).err().expect(expected).to_string();
+            assert!(message.contains(expected) && !message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_wrong_shape() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), SINGLE, &[("x", &[2, 3])]);
+        let checkpoint = Checkpoint::open(&Files::Folder(folder.path().into())).unwrap();
+        let message = checkpoint.tensor("x", &[3, 2], &Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("\"x\" is [2, 3]; config.json calls for [3, 2]"), "{message}");
+    }
+}

@@ -1,0 +1,173 @@
+//! The one decoder: a stack of layers over hidden states, whatever the family.
+
+mod attention;
+mod config;
+mod step;
+
+pub use config::{AttentionConfig, DecoderConfig, Ffn, Head, LayerConfig, Mixer, Norms};
+
+use attention::Attention;
+use step::Step;
+
+use crate::linear::{Embedding, Linear};
+use crate::norm::Norm;
+use crate::weights::{Bias, Role, Weights};
+use crate::{Activation, Batch, Cache, CacheSpec, LayerCache, MediaRows, NnError, Rope, Tensor};
+
+/// A loaded decoder.
+#[derive(Debug)]
+pub struct Decoder {
+    embedding: Embedding,
+    embedding_scale: f64,
+    layers: Vec<Layer>,
+    norm: Norm,
+    head: Linear,
+    ropes: Vec<Rope>,
+    spec: CacheSpec,
+}
+
+#[derive(Debug)]
+struct Layer {
+    mixer: Attention,
+    ffn: Gated,
+    norms: LayerNorms,
+}
+
+#[derive(Debug)]
+enum LayerNorms {
+    Pre { mixer: Norm, ffn: Norm },
+    Sandwich { before_mixer: Norm, after_mixer: Norm, before_ffn: Norm, after_ffn: Norm },
+}
+
+#[derive(Debug)]
+struct Gated {
+    gate_up: Linear, // [2 * inner, hidden]
+    down: Linear, // [hidden, inner]
+    inner: usize,
+    activation: Activation,
+}
+
+impl Decoder {
+    /// Loads `embed_tokens`, `layers.N` and `norm` at `body`, and `lm_head` at `top` when it is not tied.
+    ///
+    /// # Errors
+    /// A tensor is missing or shaped otherwise.
+    pub fn load(config: &DecoderConfig, body: &Weights, top: &Weights) -> Result<Self, NnError> {
+        let vocabulary = body.role(Role::Vocabulary);
+        let embedding = vocabulary.embedding("embed_tokens", config.vocab, config.hidden)?;
+        let head = match config.head {
+            Head::Tied => {
+                top.skip("lm_head.");
+                vocabulary.linear_of(embedding.table().clone(), None)?
+            }
+            Head::Own => top.role(Role::Vocabulary).linear("lm_head", config.hidden, config.vocab, Bias::Absent)?,
+        };
+        let layers = body.at("layers");
+        let load = |(i, layer)| Layer::load(layer, config, &layers.at(i));
+        Ok(Self {
+            embedding,
+            embedding_scale: config.embedding_scale,
+            layers: config.layers.iter().enumerate().map(load).collect::<Result<_, _>>()?,
+            norm: body.norm("norm", config.hidden, config.norm)?,
+            head,
+            ropes: config.ropes.iter().map(Rope::new).collect(),
+            spec: CacheSpec { layers: config.layers.iter().map(LayerConfig::cache).collect() },
+        })
+    }
+
+    /// What a sequence leaves in the cache.
+    pub fn cache_spec(&self) -> &CacheSpec {
+        &self.spec
+    }
+
+    /// Number of logits per row.
+    pub fn vocab_size(&self) -> usize {
+        self.head.outputs()
+    }
+
+    /// Token embeddings with media rows in their places, [rows, hidden].
+    ///
+    /// # Errors
+    /// A token is unknown, media rows have another width, or the device failed.
+    pub fn embed(&self, tokens: &[u32], media: &[MediaRows]) -> Result<Tensor, NnError> {
+        let rows = self.embedding.forward(tokens)?;
+        let rows = if self.embedding_scale == 1.0 { rows } else { (rows * self.embedding_scale)? };
+        for item in media {
+            rows.slice_set(&item.rows.contiguous()?, 0, item.at)?;
+        }
+        Ok(rows)
+    }
+
+    /// Runs the layers over embedded rows and returns the wanted logits, [wanted, vocab].
+    ///
+    /// # Errors
+    /// Shapes do not fit, or the device failed.
+    pub fn forward(&self, rows: Tensor, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {
+        let step = Step::new(batch, &self.ropes, rows.device())?;
+        let mut x = rows;
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, i, &step, cache)?;
+        }
+        let wanted: Vec<u32> = batch.wanted.iter().map(|&row| row as u32).collect();
+        let x = x.index_select(&Tensor::new(wanted, x.device())?, 0)?;
+        self.head.forward(&self.norm.forward(&x)?)
+    }
+}
+
+impl LayerConfig {
+    fn cache(&self) -> LayerCache {
+        match &self.mixer {
+            Mixer::Attention(a) => LayerCache::Kv { kv_heads: a.kv_heads, head_dim: a.head_dim, window: a.window },
+        }
+    }
+}
+
+impl Layer {
+    fn load(config: &LayerConfig, decoder: &DecoderConfig, w: &Weights) -> Result<Self, NnError> {
+        let hidden = decoder.hidden;
+        let norm = |name| w.norm(name, hidden, decoder.norm);
+        let Mixer::Attention(attention) = &config.mixer;
+        let Ffn::Gated { inner, activation } = config.ffn;
+        let mlp = w.at("mlp");
+        Ok(Self {
+            mixer: Attention::load(attention, hidden, &w.at("self_attn"))?,
+            ffn: Gated {
+                gate_up: mlp.stacked(&[("gate_proj", inner), ("up_proj", inner)], hidden, Bias::Absent)?,
+                down: mlp.linear("down_proj", inner, hidden, Bias::Absent)?,
+                inner,
+                activation,
+            },
+            norms: match config.norms {
+                Norms::Pre => LayerNorms::Pre { mixer: norm("input_layernorm")?, ffn: norm("post_attention_layernorm")? },
+                Norms::Sandwich => LayerNorms::Sandwich {
+                    before_mixer: norm("input_layernorm")?,
+                    after_mixer: norm("post_attention_layernorm")?,
+                    before_ffn: norm("pre_feedforward_layernorm")?,
+                    after_ffn: norm("post_feedforward_layernorm")?,
+                },
+            },
+        })
+    }
+
+    fn forward(&self, x: &Tensor, index: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+        match &self.norms {
+            LayerNorms::Pre { mixer, ffn } => {
+                let x = (x + self.mixer.forward(&mixer.forward(x)?, index, step, cache)?)?;
+                Ok((&x + self.ffn.forward(&ffn.forward(&x)?)?)?)
+            }
+            LayerNorms::Sandwich { before_mixer, after_mixer, before_ffn, after_ffn } => {
+                let mixed = self.mixer.forward(&before_mixer.forward(x)?, index, step, cache)?;
+                let x = (x + after_mixer.forward(&mixed)?)?;
+                Ok((&x + after_ffn.forward(&self.ffn.forward(&before_ffn.forward(&x)?)?)?)?)
+            }
+        }
+    }
+}
+
+impl Gated {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        let both = self.gate_up.forward(x)?;
+        let gate = self.activation.forward(&both.narrow(1, 0, self.inner)?.contiguous()?)?;
+        self.down.forward(&(gate * both.narrow(1, self.inner, self.inner)?)?)
+    }
+}

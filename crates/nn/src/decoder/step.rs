@@ -1,0 +1,87 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+
+use crate::rope::RopeTable;
+use crate::{Batch, NnError, Rope, Span};
+
+/// What the layers of one step share: the batch, rotary angles, and masks.
+pub struct Step<'a> {
+    pub batch: &'a Batch,
+    ropes: Vec<RopeTable>,
+    masks: RefCell<HashMap<(usize, Option<usize>), View>>, // by span and window
+    device: Device,
+}
+
+/// Which part of the cache a span looks at.
+#[derive(Clone)]
+pub struct View {
+    /// First token that any row sees.
+    pub from: usize,
+    /// 0 or -inf, [rows, tokens from `from`]; absent when every row sees all.
+    pub mask: Option<Tensor>,
+}
+
+impl<'a> Step<'a> {
+    pub fn new(batch: &'a Batch, ropes: &[Rope], device: &Device) -> Result<Self, NnError> {
+        let ropes = ropes.iter().map(|rope| rope.table(&batch.positions, device)).collect::<Result<_, _>>()?;
+        Ok(Self { batch, ropes, masks: RefCell::default(), device: device.clone() })
+    }
+
+    pub fn rope(&self, index: usize) -> &RopeTable {
+        &self.ropes[index]
+    }
+
+    /// What the span's rows see under a window; worked out by the first layer that asks.
+    pub fn view(&self, span: usize, window: Option<usize>) -> Result<View, NnError> {
+        if let Some(view) = self.masks.borrow().get(&(span, window)) {
+            return Ok(view.clone());
+        }
+        let view = view(&self.batch.spans[span], window, &self.device)?;
+        self.masks.borrow_mut().insert((span, window), view.clone());
+        Ok(view)
+    }
+}
+
+fn view(span: &Span, window: Option<usize>, device: &Device) -> Result<View, NnError> {
+    let from = window.map_or(0, |window| (span.start + 1).saturating_sub(window));
+    let (rows, tokens) = (span.rows.len(), span.end() - from);
+    if rows == 1 {
+        return Ok(View { from, mask: None });
+    }
+    let mut mask = vec![f32::NEG_INFINITY; rows * tokens];
+    for (row, line) in mask.chunks_exact_mut(tokens).enumerate() {
+        let token = span.start + row;
+        let island = span.islands.iter().find(|island| island.contains(&token));
+        let first = window.map_or(0, |window| (token + 1).saturating_sub(window));
+        let last = island.map_or(token, |island| island.end - 1);
+        line[first - from..=last - from].fill(0.0);
+    }
+    Ok(View { from, mask: Some(Tensor::from_vec(mask, (rows, tokens), device)?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_see_the_past_their_window_and_their_island() {
+        let island = 3..5;
+        let cases: [(usize, usize, Option<usize>, &[&str]); 5] = [
+            (0, 3, None, &["x..", "xx.", "xxx"]),
+            (2, 2, None, &["xxx.", "xxxx"]),
+            (0, 4, Some(2), &["x...", "xx..", ".xx.", "..xx"]),
+            (4, 2, Some(3), &["xxx.", ".xxx"]),
+            (2, 4, Some(2), &["xx...", ".xxx.", "..xx.", "...xx"]),
+        ];
+        for (start, rows, window, expected) in cases {
+            let islands = if start == 2 && rows == 4 { vec![island.clone()] } else { vec![] };
+            let span = Span { rows: 0..rows, start, blocks: vec![], islands };
+            let mask = view(&span, window, &Device::Cpu).unwrap().mask.unwrap().to_vec2::<f32>().unwrap();
+            let drawn: Vec<String> =
+                mask.iter().map(|line| line.iter().map(|&m| if m == 0.0 { 'x' } else { '.' }).collect()).collect();
+            assert_eq!(drawn, expected, "{start} {rows} {window:?}");
+        }
+    }
+}

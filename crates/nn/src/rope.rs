@@ -1,0 +1,149 @@
+//! Rotary position embedding (Su et al. 2021): pairs of elements are turned by angles that grow with the position.
+
+use candle_core::{Device, Tensor};
+
+use crate::NnError;
+
+/// How frequencies are changed for contexts longer than those of the first training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All divided by the factor.
+    Linear {
+        /// How many times longer the context became.
+        factor: f64,
+    },
+    /// Low ones divided by the factor, high ones kept, those between blended (Llama 3).
+    Llama3 {
+        /// How many times longer the context became.
+        factor: f64,
+        /// Wavelengths above the old context divided by this are low.
+        low: f64,
+        /// Wavelengths below the old context divided by this are high.
+        high: f64,
+        /// Tokens of the old context.
+        context: f64,
+    },
+}
+
+/// A rotary embedding of the pairs (i, i + half) of a head.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeConfig {
+    /// Elements of a head that are turned; the rest stays as it is.
+    pub width: usize,
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Change of the frequencies.
+    pub scaling: RopeScaling,
+    /// Which of the three axes of a position turns each pair: (axis, pairs) runs in order. Empty: all the first.
+    pub sections: Vec<(usize, usize)>,
+}
+
+/// Frequencies and axes, ready to be multiplied with positions.
+#[derive(Debug, Clone)]
+pub struct Rope {
+    frequencies: Vec<f32>, // [half]
+    axes: Vec<usize>, // [half]
+}
+
+/// Cosines and sines of a batch's rows, [rows, half] each.
+#[derive(Debug, Clone)]
+pub struct RopeTable {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rope {
+    /// Works out the frequencies.
+    pub fn new(config: &RopeConfig) -> Self {
+        let half = config.width / 2;
+        let plain = |i: usize| config.theta.powf(-(2.0 * i as f64) / config.width as f64);
+        let frequencies = (0..half).map(|i| scaled(plain(i), config.scaling) as f32).collect();
+        let mut axes: Vec<usize> = config.sections.iter().flat_map(|&(axis, pairs)| vec![axis; pairs]).collect();
+        axes.resize(half, 0);
+        Self { frequencies, axes }
+    }
+
+    /// Frequencies of the pairs that two axes share in a picture: the first half turns by row, the second by column.
+    pub fn rows_and_columns(width: usize, theta: f64) -> Self {
+        let quarter = width / 4;
+        let frequency = |i: usize| theta.powf(-(2.0 * i as f64) / (width / 2) as f64) as f32;
+        let frequencies: Vec<f32> = (0..quarter).map(frequency).collect();
+        Self { frequencies: frequencies.repeat(2), axes: [vec![1; quarter], vec![2; quarter]].concat() }
+    }
+
+    /// Angles of these positions.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn table(&self, positions: &[[u32; 3]], device: &Device) -> Result<RopeTable, NnError> {
+        let shape = (positions.len(), self.frequencies.len());
+        let turns = self.frequencies.iter().zip(&self.axes);
+        let angles: Vec<f32> = positions.iter().flat_map(|p| turns.clone().map(|(f, &axis)| f * p[axis] as f32)).collect();
+        let of = |function: fn(f32) -> f32| Tensor::from_vec(angles.iter().map(|&a| function(a)).collect(), shape, device);
+        Ok(RopeTable { cos: of(f32::cos)?, sin: of(f32::sin)? })
+    }
+}
+
+fn scaled(frequency: f64, scaling: RopeScaling) -> f64 {
+    match scaling {
+        RopeScaling::None => frequency,
+        RopeScaling::Linear { factor } => frequency / factor,
+        RopeScaling::Llama3 { factor, low, high, context } => {
+            let wavelength = 2.0 * std::f64::consts::PI / frequency;
+            let kept = ((context / wavelength - low) / (high - low)).clamp(0.0, 1.0);
+            (1.0 - kept) * frequency / factor + kept * frequency
+        }
+    }
+}
+
+impl RopeTable {
+    /// Turns the heads of x, [rows, heads, head_dim].
+    ///
+    /// # Errors
+    /// The rows differ in number, or the device failed.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        let half = self.cos.dim(1)?;
+        let rest = x.dim(2)? - 2 * half;
+        let (cos, sin) = (self.cos.unsqueeze(1)?, self.sin.unsqueeze(1)?);
+        let (first, second) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+        let mut parts = vec![
+            (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?,
+            (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?,
+        ];
+        if rest > 0 {
+            parts.push(x.narrow(2, 2 * half, rest)?);
+        }
+        Ok(Tensor::cat(&parts, 2)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_pairs_by_their_axis() {
+        let config = RopeConfig { width: 4, theta: 100.0, scaling: RopeScaling::None, sections: vec![(0, 1), (2, 1)] };
+        let table = Rope::new(&config).table(&[[2, 9, 5]], &Device::Cpu).unwrap();
+        let x = Tensor::new(&[[[1f32, 0.0, 0.0, 1.0, 7.0]]], &Device::Cpu).unwrap();
+        let y: Vec<f32> = table.apply(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let (a, b) = (2f32, 5f32 * 0.1);
+        let expected = [a.cos(), -b.sin(), a.sin(), b.cos(), 7.0];
+        y.iter().zip(expected).for_each(|(y, e)| assert!((y - e).abs() < 1e-6, "{y} {e}"));
+    }
+
+    #[test]
+    fn scaling_keeps_high_frequencies_and_divides_low_ones() {
+        let llama3 = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, context: 8192.0 };
+        for (frequency, scaling, expected) in [
+            (0.5, RopeScaling::Linear { factor: 4.0 }, 0.125),
+            (0.5, llama3, 0.5),
+            (1e-5, llama3, 1.25e-6),
+            (0.5, RopeScaling::None, 0.5),
+        ] {
+            assert!((scaled(frequency, scaling) - expected).abs() < 1e-12);
+        }
+    }
+}

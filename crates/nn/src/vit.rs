@@ -1,0 +1,173 @@
+//! The one vision transformer: pre-norm blocks over patches that attend within their segment.
+
+use candle_core::{D, Tensor};
+
+use crate::attention::{Scores, attention_within};
+use crate::linear::Linear;
+use crate::norm::{Norm, NormConfig};
+use crate::rope::RopeTable;
+use crate::weights::{Bias, Role, Weights};
+use crate::{Activation, NnError};
+
+/// Sizes of a tower, and what its parts are called in the checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VitConfig {
+    /// Width of a patch's state.
+    pub width: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width inside the feed-forward part.
+    pub inner: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Norms of the blocks.
+    pub norm: NormConfig,
+    /// Of the feed-forward part.
+    pub activation: Activation,
+    /// Names in the checkpoint.
+    pub names: &'static VitNames,
+}
+
+/// What the parts of a block are called.
+#[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // one name each
+pub struct VitNames {
+    pub layers: &'static str,
+    pub norm1: &'static str,
+    /// One fused matrix, or q, k and v.
+    pub qkv: &'static [&'static str],
+    pub out: &'static str,
+    pub norm2: &'static str,
+    pub up: &'static str,
+    pub down: &'static str,
+}
+
+/// CLIP and SigLIP.
+pub const SIGLIP_NAMES: VitNames = VitNames {
+    layers: "encoder.layers",
+    norm1: "layer_norm1",
+    qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    out: "self_attn.out_proj",
+    norm2: "layer_norm2",
+    up: "mlp.fc1",
+    down: "mlp.fc2",
+};
+
+/// Towers that keep q, k and v in one matrix.
+pub const FUSED_NAMES: VitNames = VitNames {
+    layers: "blocks",
+    norm1: "norm1",
+    qkv: &["attn.qkv"],
+    out: "attn.proj",
+    norm2: "norm2",
+    up: "mlp.fc1",
+    down: "mlp.fc2",
+};
+
+/// A loaded tower, without patch embedding and projector.
+#[derive(Debug)]
+pub struct Vit {
+    blocks: Vec<Block>,
+    heads: usize,
+}
+
+#[derive(Debug)]
+struct Block {
+    norm1: Norm,
+    qkv: Linear, // [3 * width, width]
+    out: Linear,
+    norm2: Norm,
+    up: Linear,
+    activation: Activation,
+    down: Linear,
+}
+
+impl Vit {
+    /// Loads the blocks.
+    ///
+    /// # Errors
+    /// A tensor is missing or shaped otherwise.
+    pub fn load(config: &VitConfig, w: &Weights) -> Result<Self, NnError> {
+        let layers = w.role(Role::Encoder).at(config.names.layers);
+        let blocks = (0..config.layers).map(|i| Block::load(config, &layers.at(i))).collect::<Result<_, _>>()?;
+        Ok(Self { blocks, heads: config.heads })
+    }
+
+    /// x [patches, width] → the same shape. Patches attend within their segment; `segments` are lengths that add up to all.
+    ///
+    /// # Errors
+    /// Shapes do not fit, or the device failed.
+    pub fn forward(&self, x: Tensor, segments: &[usize], rope: Option<&RopeTable>) -> Result<Tensor, NnError> {
+        let mut x = x;
+        for block in &self.blocks {
+            x = block.forward(&x, self.heads, segments, rope)?;
+        }
+        Ok(x)
+    }
+}
+
+impl Block {
+    fn load(config: &VitConfig, w: &Weights) -> Result<Self, NnError> {
+        let VitConfig { width, inner, names, .. } = *config;
+        let fused = 3 * width / names.qkv.len();
+        let qkv: Vec<(&str, usize)> = names.qkv.iter().map(|name| (*name, fused)).collect();
+        Ok(Self {
+            norm1: w.norm(names.norm1, width, config.norm)?,
+            qkv: w.stacked(&qkv, width, Bias::Present)?,
+            out: w.linear(names.out, width, width, Bias::Present)?,
+            norm2: w.norm(names.norm2, width, config.norm)?,
+            up: w.linear(names.up, width, inner, Bias::Present)?,
+            activation: config.activation,
+            down: w.linear(names.down, inner, width, Bias::Present)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, heads: usize, segments: &[usize], rope: Option<&RopeTable>) -> Result<Tensor, NnError> {
+        let (rows, width) = x.dims2()?;
+        let qkv = self.qkv.forward(&self.norm1.forward(x)?)?.reshape((rows, 3 * heads, width / heads))?;
+        let part = |i: usize| qkv.narrow(1, i * heads, heads);
+        let turned = |x: Tensor| rope.map_or(Ok(x.clone()), |rope| rope.apply(&x));
+        let scores = Scores { scale: ((width / heads) as f64).powf(-0.5), softcap: None };
+        let mixed = attention_within(&turned(part(0)?)?, &turned(part(1)?)?, &part(2)?, segments, scores)?;
+        let x = (x + self.out.forward(&mixed)?)?;
+        let inner = self.activation.forward(&self.up.forward(&self.norm2.forward(&x)?)?)?;
+        Ok((&x + self.down.forward(&inner)?)?)
+    }
+}
+
+/// Cuts pictures [n, channels, height, width] into squares, row by row: [n * rows * columns, channels * patch * patch].
+/// Pixels that fill no square are dropped.
+///
+/// # Errors
+/// The pictures are smaller than a square, or the device failed.
+pub fn patchify(pixels: &Tensor, patch: usize) -> Result<Tensor, NnError> {
+    let (n, channels, height, width) = pixels.dims4()?;
+    let (rows, columns) = (height / patch, width / patch);
+    let whole = pixels.narrow(2, 0, rows * patch)?.narrow(3, 0, columns * patch)?;
+    let squares = whole.reshape(&[n, channels, rows, patch, columns, patch])?.permute([0, 2, 4, 1, 3, 5])?;
+    Ok(squares.reshape((n * rows * columns, channels * patch * patch))?)
+}
+
+/// Joins squares of `factor` x `factor` neighbouring tokens into one: [n, side * side, width] →
+/// [n, (side / factor)², width * factor²], the token's elements first, then columns, then rows of the square.
+///
+/// # Errors
+/// The sides do not divide, or the device failed.
+pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor, NnError> {
+    let (n, tokens, width) = x.dims3()?;
+    let side = tokens.isqrt();
+    let small = side / factor;
+    let squares = x.reshape(&[n, small, factor, small, factor, width])?.permute([0, 1, 3, 2, 4, 5])?;
+    Ok(squares.reshape((n, small * small, width * factor * factor))?)
+}
+
+/// Averages squares of tokens: [n, side * side, width] → [n, small * small, width].
+///
+/// # Errors
+/// The sides do not divide, or the device failed.
+pub fn average_pool(x: &Tensor, small: usize) -> Result<Tensor, NnError> {
+    let (n, tokens, width) = x.dims3()?;
+    let factor = tokens.isqrt() / small;
+    let squares = x.reshape(&[n, small, factor, small, factor, width])?.permute([0, 1, 3, 5, 2, 4])?;
+    Ok(squares.reshape((n, small * small, width, factor * factor))?.mean(D::Minus1)?)
+}
