@@ -75,13 +75,17 @@ impl Checkpoint {
         let file = files.label(name);
         let bytes = open(files, name)?;
         let data: &[u8] = bytes.as_ref();
-        let damaged = |e: safetensors::SafeTensorError| NnError::File { file: file.clone(), reason: format!("not safetensors: {e}") };
+        let damaged =
+            |e: safetensors::SafeTensorError| NnError::File { file: file.clone(), reason: format!("not safetensors: {e}") };
         let (header, metadata) = SafeTensors::read_metadata(data).map_err(damaged)?;
         let first = header + 8;
         for (tensor, info) in metadata.tensors() {
             let at = first + info.data_offsets.0..first + info.data_offsets.1;
             if at.end > data.len() {
-                return Err(NnError::File { file, reason: format!("it ends within tensor {tensor:?}; the download is incomplete") });
+                return Err(NnError::File {
+                    file,
+                    reason: format!("it ends within tensor {tensor:?}; the download is incomplete"),
+                });
             }
             let entry = Entry { shard: self.shards.len(), dtype: info.dtype, shape: info.shape.clone(), at, taken: false.into() };
             self.entries.insert(tensor, entry);
@@ -119,7 +123,8 @@ impl Checkpoint {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
             other => {
-                let reason = format!("tensor {name:?} has the number format {other:?}, which is not supported (F32, F16 and BF16 are)");
+                let reason =
+                    format!("tensor {name:?} has the number format {other:?}, which is not supported (F32, F16 and BF16 are)");
                 return Err(NnError::File { file: shard.file.clone(), reason });
             }
         };
@@ -161,7 +166,8 @@ fn open(files: &Files, name: &str) -> Result<Bytes, NnError> {
         Ok(true) => {}
         Ok(false) => return Err(refused("it is not a regular file".into())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let advice = if name == SINGLE { "; only safetensors checkpoints are loaded" } else { "; the checkpoint is incomplete" };
+            let advice =
+                if name == SINGLE { "; only safetensors checkpoints are loaded" } else { "; the checkpoint is incomplete" };
             return Err(refused(format!("there is no such file{advice}")));
         }
         Err(e) => return Err(refused(e.to_string())),

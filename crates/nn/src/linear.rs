@@ -6,7 +6,7 @@ use crate::{NnError, Quant};
 /// y = x Wᵀ + b.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Weight, // [outputs, inputs]
+    weight: Weight,       // [outputs, inputs]
     bias: Option<Tensor>, // [outputs]
     outputs: usize,
 }
@@ -25,7 +25,9 @@ impl Linear {
     pub(crate) fn new(weight: Tensor, bias: Option<Tensor>, dtype: DType, quant: Option<Quant>) -> Result<Self, NnError> {
         let (outputs, inputs) = weight.dims2()?;
         let weight = match quant.and_then(|q| q.fitting(inputs)) {
-            Some(quant) => Weight::Blocks(QMatMul::from_qtensor(QTensor::quantize(&weight.to_dtype(DType::F32)?, quant.ggml())?)?),
+            Some(quant) => {
+                Weight::Blocks(QMatMul::from_qtensor(QTensor::quantize(&weight.to_dtype(DType::F32)?, quant.ggml())?)?)
+            }
             None if dtype == DType::F32 => Weight::Dense(weight.to_dtype(DType::F32)?),
             None => Weight::Half(weight.to_dtype(dtype)?),
         };

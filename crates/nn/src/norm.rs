@@ -1,4 +1,4 @@
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use crate::NnError;
 
@@ -44,6 +44,13 @@ pub enum Norm {
 }
 
 impl Norm {
+    /// Where its weights live.
+    pub fn device(&self) -> &Device {
+        match self {
+            Self::Rms { weight, .. } | Self::Layer { weight, .. } => weight.device(),
+        }
+    }
+
     /// [.., width] → the same shape.
     ///
     /// # Errors

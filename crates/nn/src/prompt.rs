@@ -5,6 +5,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::{Device, Tensor};
+
+use crate::NnError;
+
 /// What a media item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MediaKind {
@@ -72,6 +76,15 @@ impl MediaInput {
             hash.update(&bytes);
         }
         Self { kind, rows, hash: hash.finalize().into(), arrays }
+    }
+
+    /// An array on a device.
+    ///
+    /// # Errors
+    /// [`NnError::Input`] when it is missing or shaped otherwise.
+    pub fn tensor(&self, name: &'static str, shape: &[usize], device: &Device) -> Result<Tensor, NnError> {
+        let array = self.arrays.get(name).filter(|array| array.shape == shape).ok_or(NnError::Input(name))?;
+        Ok(Tensor::from_slice(&array.data, shape, device)?)
     }
 }
 

@@ -44,7 +44,7 @@ pub struct RopeConfig {
 #[derive(Debug, Clone)]
 pub struct Rope {
     frequencies: Vec<f32>, // [half]
-    axes: Vec<usize>, // [half]
+    axes: Vec<usize>,      // [half]
 }
 
 /// Cosines and sines of a batch's rows, [rows, half] each.

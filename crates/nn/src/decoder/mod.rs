@@ -42,7 +42,7 @@ enum LayerNorms {
 #[derive(Debug)]
 struct Gated {
     gate_up: Linear, // [2 * inner, hidden]
-    down: Linear, // [hidden, inner]
+    down: Linear,    // [hidden, inner]
     inner: usize,
     activation: Activation,
 }

@@ -1,0 +1,178 @@
+//! What the configurations of many families have in common, by Hugging Face names.
+
+use nn::{
+    Activation, AttentionConfig, DecoderConfig, Ffn, Files, Head, LayerConfig, Mixer, NormConfig, Norms, RopeConfig, RopeScaling,
+    Scores,
+};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::ModelError;
+
+pub const CONFIG: &str = "config.json";
+pub const PREPROCESSOR: &str = "preprocessor_config.json";
+
+/// A configuration file over the defaults of its class: releases leave out what equals the default.
+pub fn read<T: DeserializeOwned>(files: &Files, file: &str, defaults: Value) -> Result<T, ModelError> {
+    let given: Value = files.required_json(file)?;
+    let merged = merge(defaults, given);
+    serde_path_to_error::deserialize(merged).map_err(|e| {
+        let at = e.path().to_string();
+        ModelError::Config { file: files.label(file), reason: format!("{at}: {}", e.into_inner()) }
+    })
+}
+
+/// `given` over `defaults`, object by object. A null counts as not given.
+fn merge(defaults: Value, given: Value) -> Value {
+    match (defaults, given) {
+        (Value::Object(mut defaults), Value::Object(given)) => {
+            for (key, value) in given {
+                let default = defaults.remove(&key).unwrap_or(Value::Null);
+                defaults.insert(key, merge(default, value));
+            }
+            Value::Object(defaults)
+        }
+        (default, Value::Null) => default,
+        (_, given) => given,
+    }
+}
+
+/// A condition that a configuration must meet to be built.
+pub fn require(met: bool, files: &Files, file: &str, reason: &str) -> Result<(), ModelError> {
+    if met { Ok(()) } else { Err(ModelError::Config { file: files.label(file), reason: reason.to_string() }) }
+}
+
+/// The language model of most families.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TextConfig {
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_key_value_heads: Option<usize>,
+    pub head_dim: Option<usize>,
+    pub vocab_size: usize,
+    #[serde(alias = "hidden_activation")]
+    pub hidden_act: Activation,
+    pub rms_norm_eps: f64,
+    pub rope_theta: Option<f64>,
+    #[serde(alias = "rope_parameters")]
+    pub rope_scaling: Option<RopeScalingConfig>,
+}
+
+/// `rope_scaling` (before transformers 5) or `rope_parameters`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct RopeScalingConfig {
+    #[serde(alias = "type")]
+    pub rope_type: Option<String>,
+    pub rope_theta: Option<f64>,
+    pub factor: Option<f64>,
+    pub low_freq_factor: Option<f64>,
+    pub high_freq_factor: Option<f64>,
+    pub original_max_position_embeddings: Option<f64>,
+    pub mrope_section: Option<[usize; 3]>,
+}
+
+impl RopeScalingConfig {
+    /// The change of frequencies that is asked for, or what is wrong with it.
+    pub fn scaling(&self) -> Result<RopeScaling, String> {
+        let need = |value: Option<f64>, key: &str| {
+            value.filter(|v| v.is_finite() && *v > 0.0).ok_or(format!("rope_scaling.{key} is missing"))
+        };
+        match self.rope_type.as_deref().unwrap_or("default") {
+            "default" | "mrope" => Ok(RopeScaling::None),
+            "linear" => Ok(RopeScaling::Linear { factor: need(self.factor, "factor")? }),
+            "llama3" => Ok(RopeScaling::Llama3 {
+                factor: need(self.factor, "factor")?,
+                low: need(self.low_freq_factor, "low_freq_factor")?,
+                high: need(self.high_freq_factor, "high_freq_factor")?,
+                context: need(self.original_max_position_embeddings, "original_max_position_embeddings")?,
+            }),
+            other => Err(format!("rope_scaling.rope_type {other:?} is not supported")),
+        }
+    }
+}
+
+impl TextConfig {
+    pub fn kv_heads(&self) -> usize {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    }
+
+    pub fn head_dim(&self) -> usize {
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    /// The sizes make sense together.
+    pub fn check(&self, files: &Files) -> Result<(), ModelError> {
+        let (heads, kv_heads) = (self.num_attention_heads, self.kv_heads());
+        require(
+            heads > 0 && kv_heads > 0 && heads % kv_heads == 0,
+            files,
+            CONFIG,
+            "num_attention_heads is not a multiple of num_key_value_heads",
+        )?;
+        require(self.head_dim() > 0 && self.head_dim() % 2 == 0, files, CONFIG, "head_dim must be even and positive")?;
+        require(self.hidden_size > 0 && self.vocab_size > 0, files, CONFIG, "hidden_size and vocab_size must be positive")
+    }
+
+    /// A decoder of the Llama kind: pre-norm, gated, one rotary embedding. Families change what differs.
+    pub fn decoder(&self, files: &Files, head: Head) -> Result<DecoderConfig, ModelError> {
+        self.check(files)?;
+        let rope = self.rope_scaling.clone().unwrap_or_default();
+        let scaling = rope.scaling().map_err(|reason| ModelError::Config { file: files.label(CONFIG), reason })?;
+        let theta = self.rope_theta.or(rope.rope_theta).unwrap_or(10_000.0);
+        let head_dim = self.head_dim();
+        let layer = LayerConfig {
+            mixer: Mixer::Attention(AttentionConfig {
+                heads: self.num_attention_heads,
+                kv_heads: self.kv_heads(),
+                head_dim,
+                qkv_bias: false,
+                qk_norm: None,
+                rope: 0,
+                window: None,
+                scores: Scores { scale: (head_dim as f64).powf(-0.5), softcap: None },
+            }),
+            ffn: Ffn::Gated { inner: self.intermediate_size, activation: self.hidden_act },
+            norms: Norms::Pre,
+        };
+        Ok(DecoderConfig {
+            hidden: self.hidden_size,
+            vocab: self.vocab_size,
+            embedding_scale: 1.0,
+            layers: vec![layer; self.num_hidden_layers],
+            norm: NormConfig::Rms { eps: self.rms_norm_eps },
+            ropes: vec![RopeConfig { width: head_dim, theta, scaling, sections: Vec::new() }],
+            head,
+        })
+    }
+}
+
+/// Whether the output head is the token table.
+pub fn head(tied: bool) -> Head {
+    if tied { Head::Tied } else { Head::Own }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_given_stands_over_the_defaults() {
+        let cases = [
+            (
+                json!({"a": 1, "b": {"c": 2, "d": 3}}),
+                json!({"b": {"c": 5}, "e": 6}),
+                json!({"a": 1, "b": {"c": 5, "d": 3}, "e": 6}),
+            ),
+            (json!({"a": 1}), json!({"a": null}), json!({"a": 1})),
+            (json!({"a": {"b": 1}}), json!({"a": 2}), json!({"a": 2})),
+            (json!({}), json!({"a": null}), json!({"a": null})),
+        ];
+        for (defaults, given, expected) in cases {
+            assert_eq!(merge(defaults, given), expected);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+use std::sync::Arc;
+
+use nn::{Checkpoint, Files, LoadSettings, MediaKind, Model, Weights};
+use serde_json::Value;
+
+use crate::config::CONFIG;
+use crate::{ModelError, Processor, gemma3, idefics3, qwen2_vl};
+
+/// The card of a family.
+pub struct Family {
+    /// Name of its folder, and of its fixtures.
+    pub name: &'static str,
+    /// What people call it.
+    pub title: &'static str,
+    /// `architectures` in config.json.
+    pub architectures: &'static [&'static str],
+    /// What it takes beside text.
+    pub modalities: &'static [MediaKind],
+    /// Reads the processor's configuration.
+    pub processor: fn(&Files) -> Result<Box<dyn Processor>, ModelError>,
+    /// Builds the model from weights.
+    pub model: fn(&Files, &Weights) -> Result<Box<dyn Model>, ModelError>,
+}
+
+/// All families, in the order of the table that users see.
+pub static FAMILIES: &[Family] = &[gemma3::FAMILY, idefics3::FAMILY, idefics3::SMOLVLM, qwen2_vl::FAMILY];
+
+/// A model ready to run.
+pub struct Loaded {
+    /// Its card.
+    pub family: &'static Family,
+    /// Computes.
+    pub model: Box<dyn Model>,
+    /// Makes media into its input.
+    pub processor: Box<dyn Processor>,
+    /// Tokens that its positions were trained for, where config.json says.
+    pub context_max: Option<usize>,
+    /// Tensors of the checkpoint that the model has no use for.
+    pub leftover: Vec<String>,
+}
+
+impl Family {
+    /// The family of a checkpoint, by the first entry of `architectures` in config.json.
+    ///
+    /// # Errors
+    /// config.json is missing or unreadable, or names no supported architecture.
+    pub fn of(files: &Files) -> Result<&'static Self, ModelError> {
+        let config: Value = files.required_json(CONFIG)?;
+        let architecture = config["architectures"][0].as_str().unwrap_or_default();
+        let found = FAMILIES.iter().find(|family| family.architectures.contains(&architecture));
+        found.ok_or_else(|| ModelError::Architecture {
+            file: files.label(CONFIG),
+            architecture: architecture.to_string(),
+            known: FAMILIES.iter().flat_map(|f| f.architectures).copied().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// "text, image and video"
+    pub fn accepts(&self) -> String {
+        let names: Vec<&str> = std::iter::once("text").chain(self.modalities.iter().map(|m| m.name())).collect();
+        match names.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+            _ => names.concat(),
+        }
+    }
+}
+
+/// Loads a checkpoint of any family. Small configuration files are read before the weights, so that mistakes show at once.
+///
+/// # Errors
+/// Whatever is wrong with the checkpoint, naming the file and the key or tensor.
+pub fn load(files: &Files, settings: LoadSettings) -> Result<Loaded, ModelError> {
+    let family = Family::of(files)?;
+    let processor = (family.processor)(files)?;
+    let checkpoint = Arc::new(Checkpoint::open(files)?);
+    let model = (family.model)(files, &Weights::new(checkpoint.clone(), settings))?;
+    let config: Value = files.required_json(CONFIG)?;
+    let context = |config: &Value| config["max_position_embeddings"].as_u64();
+    let context_max = context(&config["text_config"]).or_else(|| context(&config)).map(|n| n as usize);
+    let leftover = checkpoint.leftover().into_iter().map(str::to_string).collect();
+    Ok(Loaded { family, model, processor, context_max, leftover })
+}

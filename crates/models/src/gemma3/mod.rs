@@ -1,0 +1,23 @@
+//! Gemma 3 (Gemma Team 2025, "Gemma 3 Technical Report").
+//!
+//! A picture is resized to a square whatever its shape; a SigLIP tower and average pooling make 256 rows of it, which see each
+//! other in both directions inside the decoder. With pan and scan a long picture comes with square crops of itself. The
+//! decoder has norms before and after each part, normed queries and keys, and five sliding-window layers for each global one,
+//! with a rotary base of their own. Reference: transformers, models/gemma3.
+
+mod config;
+mod model;
+mod processor;
+
+use nn::MediaKind::Image;
+
+use crate::Family;
+
+pub const FAMILY: Family = Family {
+    name: "gemma3",
+    title: "Gemma 3",
+    architectures: &["Gemma3ForConditionalGeneration"],
+    modalities: &[Image],
+    processor: processor::load,
+    model: model::load,
+};

@@ -1,0 +1,74 @@
+use nn::{
+    Batch, Cache, CacheSpec, Decoder, Files, Linear, MediaInput, Model, NnError, Norm, NormConfig, Role, Tensor, Weights,
+    average_pool,
+};
+
+use super::config::Config;
+use crate::ModelError;
+use crate::siglip::Siglip;
+
+struct Gemma3 {
+    tower: Tower,
+    decoder: Decoder,
+}
+
+/// Views → rows: tower, average pooling, norm, projection.
+struct Tower {
+    siglip: Siglip,
+    pooled_norm: Norm,
+    projection: Linear, // [hidden, width]
+    tokens_per_side: usize,
+}
+
+pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
+    let config = Config::read(files)?;
+    let decoder = config.decoder(files)?;
+    Ok(Box::new(Gemma3 {
+        tower: Tower::load(&config, decoder.hidden, w)?,
+        decoder: Decoder::load(
+            &decoder,
+            &w.at_any(&["language_model.model", "model.language_model"]),
+            &w.at_any(&["language_model", ""]),
+        )?,
+    }))
+}
+
+impl Model for Gemma3 {
+    fn cache_spec(&self) -> &CacheSpec {
+        self.decoder.cache_spec()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.decoder.vocab_size()
+    }
+
+    fn encode(&self, input: &MediaInput) -> Result<Tensor, NnError> {
+        self.tower.forward(input)
+    }
+
+    fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {
+        self.decoder.forward(self.decoder.embed(&batch.tokens, &batch.media)?, batch, cache)
+    }
+}
+
+impl Tower {
+    fn load(config: &Config, hidden: usize, w: &Weights) -> Result<Self, NnError> {
+        let v = &config.vision_config;
+        let projector = w.role(Role::Encoder).at_any(&["multi_modal_projector", "model.multi_modal_projector"]);
+        let tower = w.at_any(&["vision_tower.vision_model", "model.vision_tower.vision_model", "model.vision_tower"]);
+        tower.skip("head.");
+        let projection = projector.tensor("mm_input_projection_weight", &[v.hidden_size, hidden])?;
+        Ok(Self {
+            siglip: Siglip::load(v, &tower)?,
+            pooled_norm: projector.norm("mm_soft_emb_norm", v.hidden_size, NormConfig::RmsPlusOne { eps: v.layer_norm_eps })?,
+            projection: projector.linear_of(projection.t()?.contiguous()?, None)?,
+            tokens_per_side: config.tokens_per_side(),
+        })
+    }
+
+    fn forward(&self, input: &MediaInput) -> Result<Tensor, NnError> {
+        let x = self.siglip.forward(input, input.rows / self.tokens_per_side.pow(2))?;
+        let x = average_pool(&x, self.tokens_per_side)?;
+        self.projection.forward(&self.pooled_norm.forward(&x.flatten_to(1)?)?)
+    }
+}

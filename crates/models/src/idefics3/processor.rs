@@ -1,0 +1,177 @@
+use media::{Image, VideoInfo};
+use nn::MediaKind;
+use nn::{Files, MediaInput};
+use text::Piece;
+
+use super::config::{Config, ProcessorConfig, VideoSampling};
+use super::frames;
+use crate::config::{CONFIG, PREPROCESSOR, require};
+use crate::pixels::Pixels;
+use crate::{Marker, Media, ModelError, Processed, Processor};
+
+/// Longest side of an enlarged picture in pixels.
+const SIDE_MAX: usize = 4096;
+const AROUND: &str = "<fake_token_around_image>";
+const GLOBAL: &str = "<global-img>";
+
+struct Idefics3 {
+    longest: usize,
+    tile: usize,
+    split: bool,
+    video: Option<VideoSampling>,
+    pixels: Pixels,
+    image_token: u32,
+    rows_per_tile: usize,
+}
+
+/// Tiles of a picture: row by row, then the whole.
+struct Tiles {
+    views: Vec<Image>,
+    rows: usize,
+    columns: usize,
+}
+
+pub fn idefics3(files: &Files) -> Result<Box<dyn Processor>, ModelError> {
+    Ok(Box::new(Idefics3::load(files, false)?))
+}
+
+pub fn smolvlm(files: &Files) -> Result<Box<dyn Processor>, ModelError> {
+    Ok(Box::new(Idefics3::load(files, true)?))
+}
+
+impl Idefics3 {
+    fn load(files: &Files, takes_video: bool) -> Result<Self, ModelError> {
+        let model = Config::read(files)?;
+        let config = ProcessorConfig::read(files)?;
+        let pixels = Pixels::new(&config.pixels, files)?;
+        let tile = config.max_image_size.longest_edge.unwrap_or_default();
+        let fits = tile == model.vision_config.image_size;
+        require(fits, files, PREPROCESSOR, &format!("max_image_size must be vision_config.image_size of {CONFIG}"))?;
+        let video = takes_video.then_some(config.video_sampling).flatten();
+        require(!takes_video || video.is_some(), files, PREPROCESSOR, "there is no video_sampling")?;
+        Ok(Self {
+            longest: config.size.longest_edge.unwrap_or_default(),
+            tile,
+            split: config.do_image_splitting,
+            video,
+            pixels,
+            image_token: model.image_token_id,
+            rows_per_tile: model.rows_per_tile(),
+        })
+    }
+}
+
+impl Processor for Idefics3 {
+    fn markers(&self) -> &'static [Marker] {
+        const MARKERS: [Marker; 2] =
+            [Marker { kind: MediaKind::Image, text: "<image>" }, Marker { kind: MediaKind::Video, text: "<video>" }];
+        if self.video.is_some() { &MARKERS } else { &MARKERS[..1] }
+    }
+
+    fn sample(&self, clip: &VideoInfo) -> Vec<usize> {
+        self.video.as_ref().map_or(vec![0], |sampling| frames::sample(clip, sampling))
+    }
+
+    fn process(&self, media: &Media) -> Result<Processed, ModelError> {
+        let (views, pieces) = match media {
+            Media::Image(image) => {
+                let tiles = self.tiles(image);
+                let pieces = self.picture(&tiles);
+                (tiles.views, pieces)
+            }
+            Media::Video { frames, indices, info } => {
+                let sampling = self.video.as_ref().ok_or_else(|| ModelError::Unusable("clips cannot be used".into()))?;
+                let longest = sampling.video_size.longest_edge.unwrap_or_default();
+                let views = frames.iter().map(|frame| self.square(&self.enlarge(frame, longest))).collect();
+                (views, self.clip(indices, info))
+            }
+        };
+        let rows = views.len() * self.rows_per_tile;
+        let input = MediaInput::new(media.kind(), rows, [("pixel_values", self.pixels.planes(&views))]);
+        Ok(Processed { input, pieces })
+    }
+}
+
+impl Idefics3 {
+    fn tiles(&self, image: &Image) -> Tiles {
+        let image = self.enlarge(image, self.longest);
+        if !self.split {
+            return Tiles { views: vec![self.square(&image)], rows: 0, columns: 0 };
+        }
+        let (width, height) = self.whole_tiles(image.width(), image.height());
+        let image = image.resize(width, height, self.pixels.filter);
+        let (rows, columns) = (height / self.tile, width / self.tile);
+        if rows * columns == 1 {
+            return Tiles { views: vec![image], rows: 0, columns: 0 };
+        }
+        let corners = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+        let mut views: Vec<Image> =
+            corners.map(|(row, column)| image.crop(column * self.tile, row * self.tile, self.tile, self.tile)).collect();
+        views.push(self.square(&image));
+        Tiles { views, rows, columns }
+    }
+
+    /// The longer side becomes `longest`, the shorter keeps the proportion and is even.
+    fn enlarge(&self, image: &Image, longest: usize) -> Image {
+        let longest = longest.min(SIDE_MAX);
+        let aspect = image.width() as f64 / image.height() as f64;
+        let even = |side: f64| (side as usize).next_multiple_of(2).max(1);
+        let (width, height) = match aspect >= 1.0 {
+            true => (longest, even(longest as f64 / aspect)),
+            false => (even(longest as f64 * aspect), longest),
+        };
+        image.resize(width, height, self.pixels.filter)
+    }
+
+    /// The nearest larger multiples of a tile, the longer side first.
+    fn whole_tiles(&self, width: usize, height: usize) -> (usize, usize) {
+        let aspect = width as f64 / height as f64;
+        if width >= height {
+            let width = width.next_multiple_of(self.tile);
+            (width, ((width as f64 / aspect) as usize).next_multiple_of(self.tile))
+        } else {
+            let height = height.next_multiple_of(self.tile);
+            (((height as f64 * aspect) as usize).next_multiple_of(self.tile), height)
+        }
+    }
+
+    fn square(&self, image: &Image) -> Image {
+        image.resize(self.tile, self.tile, self.pixels.filter)
+    }
+
+    fn slots(&self) -> Piece {
+        Piece::Slots { token: self.image_token, count: self.rows_per_tile }
+    }
+
+    fn picture(&self, tiles: &Tiles) -> Vec<Piece> {
+        if tiles.rows == 0 {
+            return self.single().into();
+        }
+        let mut pieces = Vec::new();
+        let mut before = String::new();
+        for row in 1..=tiles.rows {
+            for column in 1..=tiles.columns {
+                before.push_str(&format!("{AROUND}<row_{row}_col_{column}>"));
+                pieces.extend([Piece::Text(std::mem::take(&mut before)), self.slots()]);
+            }
+            before.push('\n');
+        }
+        before.push_str(&format!("\n{AROUND}{GLOBAL}"));
+        pieces.extend([Piece::Text(before), self.slots(), Piece::Text(AROUND.into())]);
+        pieces
+    }
+
+    fn single(&self) -> [Piece; 3] {
+        [Piece::Text(format!("{AROUND}{GLOBAL}")), self.slots(), Piece::Text(AROUND.into())]
+    }
+
+    fn clip(&self, indices: &[usize], info: &VideoInfo) -> Vec<Piece> {
+        let mut pieces = vec![Piece::Text(frames::introduction(indices.len(), info))];
+        for &index in indices {
+            pieces.push(Piece::Text(frames::moment(index, info)));
+            pieces.extend(self.single());
+        }
+        pieces.push(Piece::Text("\n\n".into()));
+        pieces
+    }
+}

@@ -1,0 +1,25 @@
+//! The model families, one folder each: this crate alone may say their names.
+//!
+//! Knows: what each family is made of (its configuration, its processor, how its placeholders expand) and how to build it from
+//! the blocks of `nn`. [`FAMILIES`] lists the cards; lookup, tables and tests are derived from it.
+//!
+//! Must never know: requests, batching, HTTP, how long a cache lives. A [`Processor`] is a pure function of pixels and samples.
+//!
+//! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
+//! (media → arrays and placeholders) and `model.rs` (the forward pass).
+
+mod config;
+mod error;
+mod family;
+mod gemma3;
+mod idefics3;
+mod pixels;
+mod processor;
+mod prompt;
+mod qwen2_vl;
+mod siglip;
+
+pub use error::ModelError;
+pub use family::{FAMILIES, Family, Loaded, load};
+pub use processor::{Marker, Media, Processed, Processor};
+pub use prompt::assemble;

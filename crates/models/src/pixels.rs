@@ -1,0 +1,81 @@
+//! What processors have in common: sizes, and pixels → normalised numbers.
+
+use media::{Filter, Image};
+use nn::{Array, Files};
+use serde::Deserialize;
+
+use crate::ModelError;
+use crate::config::{PREPROCESSOR, require};
+
+/// `size` of a preprocessor_config.json, in one of its spellings.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub struct Size {
+    pub height: Option<usize>,
+    pub width: Option<usize>,
+    pub shortest_edge: Option<usize>,
+    pub longest_edge: Option<usize>,
+}
+
+/// The part of a preprocessor_config.json that says what numbers pixels become.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PixelConfig {
+    pub image_mean: [f32; 3],
+    pub image_std: [f32; 3],
+    pub rescale_factor: f64,
+    pub resample: usize,
+    #[serde(default = "yes")]
+    pub do_normalize: bool,
+    #[serde(default = "yes")]
+    pub do_rescale: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Levels → numbers, per channel; and the filter for resizing.
+#[derive(Debug, Clone)]
+pub struct Pixels {
+    table: [[f32; 256]; 3],
+    pub filter: Filter,
+}
+
+impl Pixels {
+    pub fn new(config: &PixelConfig, files: &Files) -> Result<Self, ModelError> {
+        let check = |met, reason| require(met, files, PREPROCESSOR, reason);
+        check(config.image_std.iter().all(|s| s.is_finite() && *s > 0.0), "image_std must be positive")?;
+        check(config.image_mean.iter().all(|m| m.is_finite()), "image_mean must be finite")?;
+        check(config.rescale_factor.is_finite(), "rescale_factor must be finite")?;
+        let filter = Filter::from_pil(config.resample);
+        check(filter.is_some(), "resample must be 1 (lanczos), 2 (bilinear) or 3 (bicubic)")?;
+        let rescale = if config.do_rescale { config.rescale_factor } else { 1.0 };
+        let value = |channel: usize, level: usize| {
+            let plain = (level as f64 * rescale) as f32;
+            if config.do_normalize { (plain - config.image_mean[channel]) / config.image_std[channel] } else { plain }
+        };
+        let table = std::array::from_fn(|channel| std::array::from_fn(|level| value(channel, level)));
+        Ok(Self { table, filter: filter.unwrap_or(Filter::Bicubic) })
+    }
+
+    /// Pictures of one size as [n, 3, height, width].
+    pub fn planes(&self, images: &[Image]) -> Array {
+        let (width, height) = images.first().map_or((0, 0), |image| (image.width(), image.height()));
+        let mut data = Vec::with_capacity(images.len() * 3 * width * height);
+        for image in images {
+            for (channel, table) in self.table.iter().enumerate() {
+                data.extend(image.rgb()[channel..].iter().step_by(3).map(|&level| table[level as usize]));
+            }
+        }
+        Array { shape: vec![images.len(), 3, height, width], data }
+    }
+
+    /// The number that a level becomes.
+    pub fn value(&self, channel: usize, level: u8) -> f32 {
+        self.table[channel][level as usize]
+    }
+}
+
+/// Python's `round`: halves go to the even neighbour.
+pub fn round_half_even(x: f64) -> usize {
+    x.round_ties_even() as usize
+}

@@ -1,0 +1,155 @@
+//! A reference fixture: a checkpoint, a request, and what the reference made of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use media::{Limits, Video, decode_image};
+use mistralrs_models::{Loaded, Media, Processed, Processor, assemble, load};
+use nn::{Files, LoadSettings, Prompt};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use text::{ChatTemplate, Conversation, TemplateFiles, Tokenizer, without_breaks};
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+/// A loaded checkpoint with its text side.
+pub struct Subject {
+    pub loaded: Loaded,
+    pub tokenizer: Tokenizer,
+    pub template: ChatTemplate,
+}
+
+/// `expected.json`.
+#[derive(Deserialize)]
+pub struct Expected {
+    pub rendered_prompt: String,
+    pub prompt_token_ids: Vec<u32>,
+    pub greedy_token_ids: Vec<u32>,
+    pub logits_prompt_tail_start: usize,
+    pub tolerances: Tolerances,
+}
+
+#[derive(Deserialize)]
+pub struct Tolerances {
+    pub processor_max_abs: f32,
+    pub processor_mean_abs: f32,
+    pub encoder_max_abs_from_golden_inputs: f32,
+    pub logits_max_abs_from_golden_inputs: f32,
+    pub logits_max_abs_under_input_noise: Option<f32>,
+}
+
+pub struct Case {
+    pub name: String,
+    pub request: Value,
+    pub expected: Expected,
+    pub arrays: BTreeMap<String, Vec<f32>>,
+}
+
+/// A request on its way to the model.
+pub struct Prepared {
+    pub rendered: String,
+    pub prompt: Prompt,
+}
+
+impl Subject {
+    pub fn load(folder: &Path) -> Self {
+        let files = Files::Folder(folder.join("model"));
+        let loaded = load(&files, LoadSettings::default()).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let markers: Vec<&str> = loaded.processor.markers().iter().map(|m| m.text).collect();
+        let tokenizer = Tokenizer::new("tokenizer.json", &files.read("tokenizer.json").unwrap().unwrap(), &markers).unwrap();
+        let file = |name: &str| files.text(name).unwrap().map(|text| (name.to_string(), text));
+        let templates = TemplateFiles {
+            processor_config: file("processor_config.json"),
+            chat_template_jinja: file("chat_template.jinja"),
+            tokenizer_config: file("tokenizer_config.json"),
+            chat_template_json: file("chat_template.json"),
+            ..TemplateFiles::default()
+        };
+        Self { loaded, tokenizer, template: ChatTemplate::new(templates.choose().unwrap()).unwrap() }
+    }
+
+    /// The whole way from a request to a prompt; `None` when a tool that decodes its media is not there.
+    pub fn prepare(&self, request: &Value) -> Option<Prepared> {
+        let mut media = Vec::new();
+        let mut messages = request["messages"].as_array().unwrap().clone();
+        for part in messages.iter_mut().filter_map(|m| m["content"].as_array_mut()).flatten() {
+            let kind = part["type"].as_str().unwrap().to_string();
+            if let Some(kind) = kind.strip_suffix("_url") {
+                let url = part[&format!("{kind}_url")]["url"].as_str().unwrap();
+                media.push(self.decode(kind, &root().join(url))?);
+                *part = json!({"type": kind});
+            }
+        }
+        let kwargs = request["chat_template_kwargs"].as_object().cloned().unwrap_or_default();
+        let conversation = Conversation { messages, kwargs, ..Conversation::default() };
+        let rendered = self.template.render(&conversation, self.tokenizer.guard()).unwrap();
+        let items: Vec<Processed> = media.iter().map(|m| self.loaded.processor.process(m).unwrap()).collect();
+        let prompt = assemble(&rendered, items, self.processor(), &self.tokenizer).unwrap();
+        Some(Prepared { rendered: without_breaks(&rendered), prompt })
+    }
+
+    fn processor(&self) -> &dyn Processor {
+        self.loaded.processor.as_ref()
+    }
+
+    fn decode(&self, kind: &str, path: &Path) -> Option<Media> {
+        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let limits = Limits::default();
+        if kind == "image" {
+            return Some(Media::Image(decode_image(&bytes, &limits).unwrap()));
+        }
+        let video = match Video::open(bytes, &limits) {
+            Err(media::MediaError::NoFfmpeg) => {
+                println!("SKIPPED {}: the ffmpeg program is missing", path.display());
+                return None;
+            }
+            other => other.unwrap(),
+        };
+        let indices = self.processor().sample(&video.info());
+        Some(Media::Video { frames: video.frames(&indices).unwrap(), indices, info: video.info() })
+    }
+}
+
+/// The cases of a fixture folder, by name.
+pub fn cases(folder: &Path) -> Vec<Case> {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(folder.join("cases")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    let json = |path: PathBuf| std::fs::read(path).unwrap();
+    let case = |path: &PathBuf| Case {
+        name: path.file_name().unwrap().to_string_lossy().into_owned(),
+        request: serde_json::from_slice(&json(path.join("request.json"))).unwrap(),
+        expected: serde_json::from_slice(&json(path.join("expected.json"))).unwrap(),
+        arrays: arrays(&path.join("expected.safetensors")),
+    };
+    folders.iter().map(case).collect()
+}
+
+/// Tensors as numbers; codes (see fixtures/README.md) are looked up in their codebook.
+fn arrays(path: &Path) -> BTreeMap<String, Vec<f32>> {
+    let bytes = std::fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let strides = metadata.metadata().clone().unwrap_or_default();
+    let floats = |name: &str| -> Vec<f32> {
+        tensors.tensor(name).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let mut out = BTreeMap::new();
+    for (name, view) in tensors.iter() {
+        match view.dtype() {
+            Dtype::F32 if name.ends_with(".codebook") => {}
+            Dtype::F32 => drop(out.insert(name.to_string(), floats(name))),
+            Dtype::U8 => {
+                let book = floats(&format!("{name}.codebook"));
+                let stride: usize = strides[name].parse().unwrap();
+                let channels = book.len() / 256;
+                let value = |(i, &code): (usize, &u8)| book[i / stride % channels * 256 + code as usize];
+                out.insert(name.to_string(), view.data().iter().enumerate().map(value).collect());
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    out
+}

@@ -1,0 +1,210 @@
+//! Every case of every fixture, stage by stage: what differs first is where the mistake is.
+//!
+//! A folder of `fixtures/` that holds a `model` is a fixture; the test of a folder is one line below.
+
+mod fixture;
+mod run;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use fixture::{Case, Prepared, Subject, cases, root};
+use mistralrs_models::FAMILIES;
+use nn::{MediaInput, Prompt};
+use run::{Room, Sequence, greedy, prompt_logits};
+use serde_json::Value;
+
+/// Outputs of the reference's processor that nothing is computed from here.
+const NOT_COMPARED: [&str; 3] = ["processor.token_type_ids", "processor.mm_token_type_ids", "processor.pixel_attention_mask"];
+
+macro_rules! fixtures {
+    ($($name:ident)*) => {
+        const TESTED: &[&str] = &[$(stringify!($name)),*];
+        $(#[test]
+        fn $name() {
+            conform(stringify!($name));
+        })*
+    };
+}
+
+fixtures! { gemma3 gemma3_pan_scan idefics3 idefics3_smolvlm qwen2_vl smolvlm }
+
+#[test]
+fn every_fixture_is_tested_and_every_family_has_one() {
+    let with_model = |entry: &fs::DirEntry| entry.path().join("model").is_dir();
+    let folders = fs::read_dir(root()).unwrap().map(Result::unwrap).filter(with_model);
+    let mut names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    assert_eq!(names, TESTED);
+    for family in FAMILIES {
+        assert!(TESTED.contains(&family.name), "{} has no fixture", family.name);
+    }
+}
+
+fn conform(name: &str) {
+    let folder = root().join(name);
+    let subject = Subject::load(&folder);
+    assert_eq!(subject.loaded.leftover, [""; 0], "tensors that nobody took");
+    let generation: Value = serde_json::from_slice(&fs::read(folder.join("model/generation_config.json")).unwrap()).unwrap();
+    let ends: Vec<u32> = match &generation["eos_token_id"] {
+        Value::Array(ids) => ids.iter().map(|id| id.as_u64().unwrap() as u32).collect(),
+        id => vec![id.as_u64().unwrap() as u32],
+    };
+    let mut failures = Vec::new();
+    let mut prompts = Vec::new();
+    let cases = cases(&folder);
+    for case in &cases {
+        let Some(prepared) = subject.prepare(&case.request) else { continue };
+        let stage = text(case, &prepared)
+            .and_then(|()| processor(case, &prepared.prompt))
+            .and_then(|()| positions(case, &prepared.prompt))
+            .and_then(|()| golden(case, &subject, &prepared.prompt))
+            .and_then(|()| answer(case, &subject, &prepared.prompt, &ends))
+            .and_then(|()| chunks(&subject, &prepared.prompt));
+        match stage {
+            Ok(()) => println!("ok {name}/{}", case.name),
+            Err(reason) => failures.push(format!("{name}/{}: {reason}", case.name)),
+        }
+        prompts.push((case, prepared.prompt));
+    }
+    failures.extend(strangers(&subject, &prompts).err());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(!prompts.is_empty());
+}
+
+type Stage = Result<(), String>;
+
+fn text(case: &Case, prepared: &Prepared) -> Stage {
+    same("rendered prompt", &prepared.rendered, &case.expected.rendered_prompt)?;
+    same("prompt ids", &prepared.prompt.tokens, &case.expected.prompt_token_ids)
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Stage {
+    if found == expected { Ok(()) } else { Err(format!("{what} differ\n   found {found:?}\nexpected {expected:?}")) }
+}
+
+/// Greatest and mean difference stay below the bounds.
+fn close(what: &str, found: &[f32], expected: &[f32], max: f32, mean: f32) -> Stage {
+    if found.len() != expected.len() {
+        return Err(format!("{what}: {} numbers instead of {}", found.len(), expected.len()));
+    }
+    let differences = || found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    let worst = differences().fold(0.0, |a: f32, b| if b.is_nan() { f32::INFINITY } else { a.max(b) });
+    let average = differences().sum::<f32>() / found.len().max(1) as f32;
+    if worst <= max && average <= mean { Ok(()) } else { Err(format!("{what}: off by {worst} (allowed {max}), {average} on average (allowed {mean})")) }
+}
+
+/// Arrays of all items of a prompt, one behind the other, by name.
+fn joined(prompt: &Prompt) -> BTreeMap<&'static str, Vec<f32>> {
+    let mut out: BTreeMap<&'static str, Vec<f32>> = BTreeMap::new();
+    for (name, array) in prompt.media.iter().flat_map(|item| &item.input.arrays) {
+        out.entry(name).or_default().extend(&array.data);
+    }
+    out
+}
+
+fn processor(case: &Case, prompt: &Prompt) -> Stage {
+    let found = joined(prompt);
+    let t = &case.expected.tolerances;
+    let expected = case.arrays.iter().filter(|(name, _)| name.starts_with("processor.") && !NOT_COMPARED.contains(&name.as_str()));
+    for (name, expected) in expected {
+        let found = found.get(&name["processor.".len()..]).ok_or(format!("no array {name}"))?;
+        close(name, found, expected, t.processor_max_abs, t.processor_mean_abs)?;
+    }
+    Ok(())
+}
+
+fn positions(case: &Case, prompt: &Prompt) -> Stage {
+    let Some(expected) = case.arrays.get("debug.position_ids") else { return Ok(()) };
+    let tokens = prompt.tokens.len();
+    let found: Vec<f32> = (0..expected.len()).map(|i| prompt.positions.at(i % tokens)[i / tokens] as f32).collect();
+    close("position ids", &found, expected, 0.0, 0.0)
+}
+
+/// The prompt with the reference's own processor arrays.
+fn with_golden_arrays(case: &Case, prompt: &Prompt) -> Prompt {
+    let mut used: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut prompt = prompt.clone();
+    for item in &mut prompt.media {
+        let mut arrays = item.input.arrays.clone();
+        for (name, array) in &mut arrays {
+            let at = used.entry(name).or_default();
+            let golden = &case.arrays[&format!("processor.{name}")][*at..*at + array.data.len()];
+            *at += golden.len();
+            array.data = golden.to_vec();
+        }
+        item.input = Arc::new(MediaInput::new(item.input.kind, item.input.rows, arrays));
+    }
+    prompt
+}
+
+fn golden(case: &Case, subject: &Subject, prompt: &Prompt) -> Stage {
+    let model = subject.loaded.model.as_ref();
+    let prompt = with_golden_arrays(case, prompt);
+    let t = &case.expected.tolerances;
+    for (kind, name) in [(nn::MediaKind::Image, "encoder.image_features"), (nn::MediaKind::Video, "encoder.video_features")] {
+        let items = prompt.media.iter().filter(|item| item.input.kind == kind || !case.arrays.contains_key("encoder.video_features"));
+        let rows = items.flat_map(|item| model.encode(&item.input).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        if let Some(expected) = case.arrays.get(name) {
+            let bound = t.encoder_max_abs_from_golden_inputs;
+            close(name, &rows.collect::<Vec<_>>(), expected, bound, bound)?;
+        }
+    }
+    let logits = prompt_logits(model, &prompt, usize::MAX);
+    tail("logits from golden inputs", case, &logits, t.logits_max_abs_from_golden_inputs)
+}
+
+fn tail(what: &str, case: &Case, logits: &[Vec<f32>], bound: f32) -> Stage {
+    let expected = &case.arrays["logits.prompt_tail"];
+    let rows = expected.len() / logits[0].len();
+    let found = logits[logits.len() - rows..].concat();
+    assert!(case.expected.logits_prompt_tail_start + 16 >= logits.len());
+    close(what, &found, expected, bound, bound)
+}
+
+fn answer(case: &Case, subject: &Subject, prompt: &Prompt, ends: &[u32]) -> Stage {
+    let model = subject.loaded.model.as_ref();
+    let t = &case.expected.tolerances;
+    let bound = t.logits_max_abs_under_input_noise.unwrap_or(t.logits_max_abs_from_golden_inputs);
+    tail("logits", case, &prompt_logits(model, prompt, usize::MAX), bound)?;
+    let count = case.request["max_tokens"].as_u64().unwrap() as usize;
+    same("greedy ids", &greedy(model, prompt, count, ends), &case.expected.greedy_token_ids)
+}
+
+/// Whole prompt = in chunks = token by token.
+fn chunks(subject: &Subject, prompt: &Prompt) -> Stage {
+    let model = subject.loaded.model.as_ref();
+    let whole = prompt_logits(model, prompt, usize::MAX).concat();
+    for chunk in [1, 7, 32] {
+        let found = prompt_logits(model, prompt, chunk).concat();
+        close(&format!("logits in chunks of {chunk}"), &found, &whole, 2e-3, 1e-4)?;
+    }
+    Ok(())
+}
+
+/// Alone = in a batch of strangers of other lengths, at other stages.
+fn strangers(subject: &Subject, prompts: &[(&Case, Prompt)]) -> Stage {
+    let model = subject.loaded.model.as_ref();
+    let alone: Vec<Vec<Vec<f32>>> = prompts.iter().map(|(_, prompt)| prompt_logits(model, prompt, usize::MAX)).collect();
+    let mut room = Room::new(model);
+    let mut sequences: Vec<Sequence> = prompts.iter().map(|(_, prompt)| Sequence::new(model, prompt)).collect();
+    let mut together: Vec<Vec<Vec<f32>>> = vec![Vec::new(); prompts.len()];
+    while together.iter().zip(prompts).any(|(rows, (_, prompt))| rows.len() < prompt.tokens.len()) {
+        let sizes = [1, 5, 40, 13];
+        let unfinished = sequences.iter_mut().enumerate().filter(|(i, _)| together[*i].len() < prompts[*i].1.tokens.len());
+        let (who, mut chunks): (Vec<usize>, Vec<(&mut Sequence, usize)>) = unfinished
+            .map(|(i, sequence)| {
+                let count = sequence.chunk(sizes[i % sizes.len()]);
+                (i, (sequence, count))
+            })
+            .unzip();
+        for (i, rows) in who.into_iter().zip(room.step(model, &mut chunks)) {
+            together[i].extend(rows);
+        }
+    }
+    for ((found, expected), (case, _)) in together.iter().zip(&alone).zip(prompts) {
+        close(&format!("{} among strangers", case.name), &found.concat(), &expected.concat(), 2e-3, 1e-4)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Sequences through a model, without an engine.
+
+use std::ops::Range;
+
+use nn::{Batch, Cache, DType, Device, MediaRows, Model, Prompt, Span, Tensor};
+
+pub const BLOCK_SIZE: usize = 4;
+const BLOCKS: usize = 1024;
+
+/// A cache with room for a few sequences, and the blocks that nobody has yet.
+pub struct Room {
+    cache: Cache,
+    free: Vec<u32>,
+}
+
+/// A sequence: its prompt, encoded media, and the tokens that came after.
+pub struct Sequence<'a> {
+    prompt: &'a Prompt,
+    encoded: Vec<Tensor>,
+    tokens: Vec<u32>,
+    done: usize,
+    blocks: Vec<u32>,
+}
+
+impl Room {
+    pub fn new(model: &dyn Model) -> Self {
+        let cache = Cache::new(model.cache_spec(), BLOCKS, BLOCK_SIZE, DType::F32, &Device::Cpu).unwrap();
+        // Handed out in an order in which neighbours are rarely neighbours in memory.
+        let free = (0..BLOCKS as u32).map(|i| (i * 389) % BLOCKS as u32).collect();
+        Self { cache, free }
+    }
+
+    /// Runs one step over `count` further tokens of each sequence; the logits of all these rows, sequence by sequence.
+    pub fn step(&mut self, model: &dyn Model, sequences: &mut [(&mut Sequence, usize)]) -> Vec<Vec<Vec<f32>>> {
+        let mut batch = Batch::default();
+        for (sequence, count) in sequences.iter_mut() {
+            sequence.schedule(*count, &mut batch, &mut self.free);
+        }
+        batch.wanted = (0..batch.tokens.len()).collect();
+        let logits: Vec<Vec<f32>> = model.forward(&batch, &mut self.cache).unwrap().to_vec2().unwrap();
+        let mut logits = logits.into_iter();
+        batch.spans.iter().map(|span| logits.by_ref().take(span.rows.len()).collect()).collect()
+    }
+}
+
+impl<'a> Sequence<'a> {
+    pub fn new(model: &dyn Model, prompt: &'a Prompt) -> Self {
+        let encoded = prompt.media.iter().map(|item| model.encode(&item.input).unwrap()).collect();
+        Self { prompt, encoded, tokens: prompt.tokens.clone(), done: 0, blocks: Vec::new() }
+    }
+
+    pub fn push(&mut self, token: u32) {
+        self.tokens.push(token);
+    }
+
+    /// The next `count` tokens, or more when that would cut an island.
+    pub fn chunk(&self, count: usize) -> usize {
+        let end = (self.done + count).min(self.tokens.len());
+        let island = self.prompt.islands.iter().find(|island| island.start < end && end < island.end);
+        island.map_or(end, |island| island.end) - self.done
+    }
+
+    fn schedule(&mut self, count: usize, batch: &mut Batch, free: &mut Vec<u32>) {
+        let (first, start, end) = (batch.tokens.len(), self.done, self.done + count);
+        while self.blocks.len() * BLOCK_SIZE < end {
+            self.blocks.push(free.pop().unwrap());
+        }
+        batch.tokens.extend(&self.tokens[start..end]);
+        batch.positions.extend((start..end).map(|i| self.prompt.positions.at(i)));
+        let islands = self.prompt.islands.clone();
+        batch.spans.push(Span { rows: first..first + count, start, blocks: self.blocks.clone(), islands });
+        for (item, rows) in self.prompt.media.iter().zip(&self.encoded) {
+            let mut row = 0;
+            for at in &item.at {
+                let seen: Range<usize> = at.start.max(start)..at.end.min(end);
+                if !seen.is_empty() {
+                    let rows = rows.narrow(0, row + seen.start - at.start, seen.len()).unwrap();
+                    batch.media.push(MediaRows { at: first + seen.start - start, rows });
+                }
+                row += at.len();
+            }
+        }
+        self.done = end;
+    }
+}
+
+/// Logits of all rows of the prompt, computed in steps of at most `chunk` tokens.
+pub fn prompt_logits(model: &dyn Model, prompt: &Prompt, chunk: usize) -> Vec<Vec<f32>> {
+    let mut room = Room::new(model);
+    let mut sequence = Sequence::new(model, prompt);
+    let mut logits = Vec::new();
+    while logits.len() < prompt.tokens.len() {
+        let count = sequence.chunk(chunk);
+        logits.extend(room.step(model, &mut [(&mut sequence, count)]).remove(0));
+    }
+    logits
+}
+
+/// Greedy tokens until `count` or an end token, which is the last entry then.
+pub fn greedy(model: &dyn Model, prompt: &Prompt, count: usize, ends: &[u32]) -> Vec<u32> {
+    let mut room = Room::new(model);
+    let mut sequence = Sequence::new(model, prompt);
+    let mut answer = Vec::new();
+    let mut logits = room.step(model, &mut [(&mut sequence, prompt.tokens.len())]).remove(0);
+    loop {
+        let token = argmax(logits.last().unwrap());
+        answer.push(token);
+        if answer.len() == count || ends.contains(&token) {
+            return answer;
+        }
+        sequence.push(token);
+        logits = room.step(model, &mut [(&mut sequence, 1)]).remove(0);
+    }
+}
+
+pub fn argmax(logits: &[f32]) -> u32 {
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+    best.0 as u32
+}
