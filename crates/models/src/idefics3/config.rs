@@ -20,7 +20,7 @@ pub struct Config {
 /// preprocessor_config.json.
 #[derive(Debug, Deserialize)]
 pub struct ProcessorConfig {
-    pub size: Size,
+    size: Option<Size>,
     pub max_image_size: Size,
     pub do_image_splitting: bool,
     pub video_sampling: Option<VideoSampling>,
@@ -69,15 +69,25 @@ impl Config {
 impl ProcessorConfig {
     pub fn read(files: &Files) -> Result<Self, ModelError> {
         let defaults = json!({
-            "size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364}, "do_image_splitting": true,
+            "max_image_size": {"longest_edge": 364}, "do_image_splitting": true,
             "resample": 1, "rescale_factor": 1.0 / 255.0, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
         });
         let config: Self = read(files, PREPROCESSOR, defaults)?;
         let positive = |size: Size| size.longest_edge.is_some_and(|edge| edge > 0);
-        require(positive(config.size), files, PREPROCESSOR, "size.longest_edge must be positive")?;
+        require(config.size.is_none_or(positive), files, PREPROCESSOR, "size.longest_edge must be positive")?;
         require(positive(config.max_image_size), files, PREPROCESSOR, "max_image_size.longest_edge must be positive")?;
         let sampling = config.video_sampling.is_none_or(|s| s.fps > 0.0 && s.max_frames > 0 && positive(s.video_size));
         require(sampling, files, PREPROCESSOR, "video_sampling needs positive fps, max_frames and video_size.longest_edge")?;
         Ok(config)
+    }
+
+    /// What a picture's longer side is brought to.
+    pub fn longest_edge(&self) -> usize {
+        self.size.and_then(|size| size.longest_edge).unwrap_or(4 * 364)
+    }
+
+    /// What a frame's longer side is brought to. The reference lets `size` win over `video_sampling.video_size`.
+    pub fn frame_longest_edge(&self) -> Option<usize> {
+        self.size.or(self.video_sampling.map(|sampling| sampling.video_size))?.longest_edge
     }
 }

@@ -19,6 +19,7 @@ struct Idefics3 {
     tile: usize,
     split: bool,
     video: Option<VideoSampling>,
+    frame_longest: usize,
     pixels: Pixels,
     image_token: u32,
     rows_per_tile: usize,
@@ -50,10 +51,11 @@ impl Idefics3 {
         let video = takes_video.then_some(config.video_sampling).flatten();
         require(!takes_video || video.is_some(), files, PREPROCESSOR, "there is no video_sampling")?;
         Ok(Self {
-            longest: config.size.longest_edge.unwrap_or_default(),
+            longest: config.longest_edge(),
             tile,
             split: config.do_image_splitting,
             video,
+            frame_longest: config.frame_longest_edge().unwrap_or(tile),
             pixels,
             image_token: model.image_token_id,
             rows_per_tile: model.rows_per_tile(),
@@ -80,9 +82,7 @@ impl Processor for Idefics3 {
                 (tiles.views, pieces)
             }
             Media::Video { frames, indices, info } => {
-                let sampling = self.video.as_ref().ok_or_else(|| ModelError::Unusable("clips cannot be used".into()))?;
-                let longest = sampling.video_size.longest_edge.unwrap_or_default();
-                let views = frames.iter().map(|frame| self.square(&self.enlarge(frame, longest))).collect();
+                let views = frames.iter().map(|frame| self.square(&self.enlarge(frame, self.frame_longest))).collect();
                 (views, self.clip(indices, info))
             }
         };
