@@ -15,11 +15,21 @@ pub const PREPROCESSOR: &str = "preprocessor_config.json";
 
 /// A configuration file over the defaults of its class: releases leave out what equals the default.
 pub fn read<T: DeserializeOwned>(files: &Files, file: &str, defaults: Value) -> Result<T, ModelError> {
-    let given: Value = files.required_json(file)?;
-    let merged = merge(defaults, given);
-    serde_path_to_error::deserialize(merged).map_err(|e| {
+    parse(files, file, "", merge(defaults, files.required_json(file)?))
+}
+
+/// The object under a key of a configuration file, over the defaults of its class.
+pub fn read_part<T: DeserializeOwned>(files: &Files, file: &str, key: &str, defaults: Value) -> Result<T, ModelError> {
+    let mut whole: Value = files.required_json(file)?;
+    parse(files, file, &format!("{key}."), merge(defaults, whole[key].take()))
+}
+
+fn parse<T: DeserializeOwned>(files: &Files, file: &str, above: &str, value: Value) -> Result<T, ModelError> {
+    serde_path_to_error::deserialize(value).map_err(|e| {
         let at = e.path().to_string();
-        ModelError::Config { file: files.label(file), reason: format!("{at}: {}", e.into_inner()) }
+        let place = if at == "." { above.trim_end_matches('.').to_string() } else { format!("{above}{at}") };
+        let separator = if place.is_empty() { "" } else { ": " };
+        ModelError::Config { file: files.label(file), reason: format!("{place}{separator}{}", e.into_inner()) }
     })
 }
 
@@ -53,34 +63,38 @@ pub struct TextConfig {
     pub num_key_value_heads: Option<usize>,
     pub head_dim: Option<usize>,
     pub vocab_size: usize,
-    #[serde(alias = "hidden_activation")]
-    pub hidden_act: Activation,
+    hidden_act: Option<Activation>,
+    hidden_activation: Option<Activation>,
     pub rms_norm_eps: f64,
-    pub rope_theta: Option<f64>,
-    #[serde(alias = "rope_parameters")]
-    pub rope_scaling: Option<RopeScalingConfig>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RopeScalingConfig>,
+    rope_parameters: Option<RopeScalingConfig>,
 }
 
-/// `rope_scaling` (before transformers 5) or `rope_parameters`.
+/// `rope_scaling`, which transformers 5 calls `rope_parameters`.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct RopeScalingConfig {
-    #[serde(alias = "type")]
-    pub rope_type: Option<String>,
+    rope_type: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
     pub rope_theta: Option<f64>,
-    pub factor: Option<f64>,
-    pub low_freq_factor: Option<f64>,
-    pub high_freq_factor: Option<f64>,
-    pub original_max_position_embeddings: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
     pub mrope_section: Option<[usize; 3]>,
 }
 
 impl RopeScalingConfig {
-    /// The change of frequencies that is asked for, or what is wrong with it.
-    pub fn scaling(&self) -> Result<RopeScaling, String> {
+    /// The change of frequencies that is asked for.
+    pub fn scaling(&self, files: &Files) -> Result<RopeScaling, ModelError> {
+        let refused = |reason: String| ModelError::Config { file: files.label(CONFIG), reason };
         let need = |value: Option<f64>, key: &str| {
-            value.filter(|v| v.is_finite() && *v > 0.0).ok_or(format!("rope_scaling.{key} is missing"))
+            value
+                .filter(|v| v.is_finite() && *v > 0.0)
+                .ok_or_else(|| refused(format!("rope_scaling.{key} must be a positive number")))
         };
-        match self.rope_type.as_deref().unwrap_or("default") {
+        match self.rope_type.as_deref().or(self.kind.as_deref()).unwrap_or("default") {
             "default" | "mrope" => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: need(self.factor, "factor")? }),
             "llama3" => Ok(RopeScaling::Llama3 {
@@ -89,7 +103,7 @@ impl RopeScalingConfig {
                 high: need(self.high_freq_factor, "high_freq_factor")?,
                 context: need(self.original_max_position_embeddings, "original_max_position_embeddings")?,
             }),
-            other => Err(format!("rope_scaling.rope_type {other:?} is not supported")),
+            other => Err(refused(format!("rope_scaling.rope_type {other:?} is not supported"))),
         }
     }
 }
@@ -103,6 +117,11 @@ impl TextConfig {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
+    /// How rotary frequencies are changed.
+    pub fn rope(&self) -> RopeScalingConfig {
+        self.rope_parameters.clone().or_else(|| self.rope_scaling.clone()).unwrap_or_default()
+    }
+
     /// The sizes make sense together.
     pub fn check(&self, files: &Files) -> Result<(), ModelError> {
         let (heads, kv_heads) = (self.num_attention_heads, self.kv_heads());
@@ -112,16 +131,17 @@ impl TextConfig {
             CONFIG,
             "num_attention_heads is not a multiple of num_key_value_heads",
         )?;
-        require(self.head_dim() > 0 && self.head_dim() % 2 == 0, files, CONFIG, "head_dim must be even and positive")?;
+        require(self.head_dim() > 0 && self.head_dim().is_multiple_of(2), files, CONFIG, "head_dim must be even and positive")?;
         require(self.hidden_size > 0 && self.vocab_size > 0, files, CONFIG, "hidden_size and vocab_size must be positive")
     }
 
     /// A decoder of the Llama kind: pre-norm, gated, one rotary embedding. Families change what differs.
     pub fn decoder(&self, files: &Files, head: Head) -> Result<DecoderConfig, ModelError> {
         self.check(files)?;
-        let rope = self.rope_scaling.clone().unwrap_or_default();
-        let scaling = rope.scaling().map_err(|reason| ModelError::Config { file: files.label(CONFIG), reason })?;
-        let theta = self.rope_theta.or(rope.rope_theta).unwrap_or(10_000.0);
+        let rope = self.rope();
+        let scaling = rope.scaling(files)?;
+        let theta = rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0);
+        let activation = self.hidden_activation.or(self.hidden_act).unwrap_or(Activation::Silu);
         let head_dim = self.head_dim();
         let layer = LayerConfig {
             mixer: Mixer::Attention(AttentionConfig {
@@ -134,7 +154,7 @@ impl TextConfig {
                 window: None,
                 scores: Scores { scale: (head_dim as f64).powf(-0.5), softcap: None },
             }),
-            ffn: Ffn::Gated { inner: self.intermediate_size, activation: self.hidden_act },
+            ffn: Ffn::Gated { inner: self.intermediate_size, activation },
             norms: Norms::Pre,
         };
         Ok(DecoderConfig {

@@ -6,6 +6,11 @@ use serde_json::Value;
 use crate::config::CONFIG;
 use crate::{ModelError, Processor, gemma3, idefics3, qwen2_vl};
 
+/// Reads a family's processor.
+pub type LoadProcessor = fn(&Files) -> Result<Box<dyn Processor>, ModelError>;
+/// Builds a family's model.
+pub type LoadModel = fn(&Files, &Weights) -> Result<Box<dyn Model>, ModelError>;
+
 /// The card of a family.
 pub struct Family {
     /// Name of its folder, and of its fixtures.
@@ -17,9 +22,9 @@ pub struct Family {
     /// What it takes beside text.
     pub modalities: &'static [MediaKind],
     /// Reads the processor's configuration.
-    pub processor: fn(&Files) -> Result<Box<dyn Processor>, ModelError>,
+    pub processor: LoadProcessor,
     /// Builds the model from weights.
-    pub model: fn(&Files, &Weights) -> Result<Box<dyn Model>, ModelError>,
+    pub model: LoadModel,
 }
 
 /// All families, in the order of the table that users see.

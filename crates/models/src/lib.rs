@@ -20,6 +20,6 @@ mod qwen2_vl;
 mod siglip;
 
 pub use error::ModelError;
-pub use family::{FAMILIES, Family, Loaded, load};
+pub use family::{FAMILIES, Family, LoadModel, LoadProcessor, Loaded, load};
 pub use processor::{Marker, Media, Processed, Processor};
 pub use prompt::assemble;

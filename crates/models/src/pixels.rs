@@ -3,9 +3,10 @@
 use media::{Filter, Image};
 use nn::{Array, Files};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::ModelError;
-use crate::config::{PREPROCESSOR, require};
+use crate::config::{PREPROCESSOR, read, require};
 
 /// `size` of a preprocessor_config.json, in one of its spellings.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -18,19 +19,21 @@ pub struct Size {
 
 /// The part of a preprocessor_config.json that says what numbers pixels become.
 #[derive(Debug, Clone, Deserialize)]
-pub struct PixelConfig {
-    pub image_mean: [f32; 3],
-    pub image_std: [f32; 3],
-    pub rescale_factor: f64,
-    pub resample: usize,
-    #[serde(default = "yes")]
-    pub do_normalize: bool,
-    #[serde(default = "yes")]
-    pub do_rescale: bool,
+struct PixelConfig {
+    image_mean: [f32; 3],
+    image_std: [f32; 3],
+    rescale_factor: f64,
+    resample: usize,
+    do_normalize: bool,
+    do_rescale: bool,
 }
 
-fn yes() -> bool {
-    true
+/// The channel statistics of a family's first release, and its filter by Pillow's number.
+#[derive(Debug, Clone, Copy)]
+pub struct PixelDefaults {
+    pub mean: [f64; 3],
+    pub std: [f64; 3],
+    pub resample: usize,
 }
 
 /// Levels → numbers, per channel; and the filter for resizing.
@@ -41,7 +44,13 @@ pub struct Pixels {
 }
 
 impl Pixels {
-    pub fn new(config: &PixelConfig, files: &Files) -> Result<Self, ModelError> {
+    /// Reads preprocessor_config.json.
+    pub fn read(files: &Files, defaults: PixelDefaults) -> Result<Self, ModelError> {
+        let defaults = json!({
+            "image_mean": defaults.mean, "image_std": defaults.std, "resample": defaults.resample,
+            "rescale_factor": 1.0 / 255.0, "do_normalize": true, "do_rescale": true,
+        });
+        let config: PixelConfig = read(files, PREPROCESSOR, defaults)?;
         let check = |met, reason| require(met, files, PREPROCESSOR, reason);
         check(config.image_std.iter().all(|s| s.is_finite() && *s > 0.0), "image_std must be positive")?;
         check(config.image_mean.iter().all(|m| m.is_finite()), "image_mean must be finite")?;

@@ -29,7 +29,7 @@ impl SiglipConfig {
     /// The sizes make sense together.
     pub fn check(&self, files: &Files) -> Result<(), ModelError> {
         let heads = self.num_attention_heads;
-        let divides = heads > 0 && self.hidden_size % heads == 0;
+        let divides = heads > 0 && self.hidden_size.is_multiple_of(heads);
         require(divides, files, CONFIG, "vision_config.hidden_size is not a multiple of num_attention_heads")?;
         require(self.patch_size > 0 && self.side() > 0, files, CONFIG, "vision_config.image_size is smaller than patch_size")?;
         require(self.num_channels == 3, files, CONFIG, "vision_config.num_channels must be 3")

@@ -3,6 +3,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use crate::NnError;
 
@@ -81,7 +82,11 @@ impl Files {
         serde_path_to_error::deserialize(&mut json).map(Some).map_err(|e| {
             let at = e.path().to_string();
             let inner = e.into_inner();
-            let reason = if at == "." { inner.to_string() } else { format!("{at}: {inner}") };
+            let reason = match inner.classify() {
+                Category::Data if at != "." => format!("{at}: {inner}"),
+                Category::Data => inner.to_string(),
+                _ => format!("not JSON: {inner}"),
+            };
             NnError::Config { file: self.label(file), reason }
         })
     }

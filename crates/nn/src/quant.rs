@@ -56,7 +56,7 @@ impl Quant {
             Self::Q6K => Self::Q8_0,
             other => other,
         };
-        [self, smaller].into_iter().find(|q| columns % q.ggml().block_size() == 0)
+        [self, smaller].into_iter().find(|q| columns.is_multiple_of(q.ggml().block_size()))
     }
 
     pub(crate) fn ggml(self) -> GgmlDType {

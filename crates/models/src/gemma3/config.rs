@@ -3,33 +3,38 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::ModelError;
-use crate::config::{CONFIG, PREPROCESSOR, TextConfig, head, read, require};
-use crate::pixels::{PixelConfig, Size};
+use crate::config::{CONFIG, PREPROCESSOR, RopeScalingConfig, TextConfig, head, read, read_part, require};
+use crate::pixels::{PixelDefaults, Size};
 use crate::siglip::SiglipConfig;
 
 /// config.json.
 #[derive(Debug, Deserialize)]
 pub struct Config {
-    #[serde(alias = "image_token_id")]
-    pub image_token_index: u32,
+    image_token_index: Option<u32>,
+    image_token_id: Option<u32>,
     pub mm_tokens_per_image: usize,
-    pub text_config: Gemma3TextConfig,
     pub vision_config: SiglipConfig,
 }
 
-/// What the language model adds to the usual keys.
+/// What `text_config` adds to the usual keys.
 #[derive(Debug, Deserialize)]
-pub struct Gemma3TextConfig {
-    #[serde(flatten)]
-    base: TextConfig,
+struct Gemma3TextConfig {
     query_pre_attn_scalar: f64,
     sliding_window: usize,
     sliding_window_pattern: usize,
     layer_types: Option<Vec<LayerType>>,
     rope_local_base_freq: f64,
+    rope_parameters: Option<RopeParameters>,
     attn_logit_softcapping: Option<f64>,
     final_logit_softcapping: Option<f64>,
     tie_word_embeddings: bool,
+}
+
+/// `rope_parameters`, by type of layer.
+#[derive(Debug, Deserialize)]
+struct RopeParameters {
+    full_attention: Option<RopeScalingConfig>,
+    sliding_attention: Option<RopeScalingConfig>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -43,8 +48,6 @@ enum LayerType {
 #[derive(Debug, Deserialize)]
 pub struct ProcessorConfig {
     pub size: Size,
-    #[serde(flatten)]
-    pub pixels: PixelConfig,
     pub do_pan_and_scan: bool,
     pub pan_and_scan_min_crop_size: usize,
     pub pan_and_scan_max_num_crops: usize,
@@ -56,21 +59,11 @@ const FULL: usize = 1;
 
 impl Config {
     pub fn read(files: &Files) -> Result<Self, ModelError> {
-        let text = json!({
-            "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
-            "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
-            "rms_norm_eps": 1e-6, "rope_theta": 1e6, "rope_local_base_freq": 1e4, "query_pre_attn_scalar": 256.0,
-            "sliding_window": 4096, "sliding_window_pattern": 6, "tie_word_embeddings": true,
-        });
         let vision = json!({
             "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3,
             "image_size": 224, "patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
         });
-        let defaults = json!({
-            "image_token_index": 262144, "mm_tokens_per_image": 256,
-            "text_config": text, "vision_config": vision,
-        });
-        let config: Self = read(files, CONFIG, defaults)?;
+        let config: Self = read(files, CONFIG, json!({"mm_tokens_per_image": 256, "vision_config": vision}))?;
         config.vision_config.check(files)?;
         let (side, tokens) = (config.vision_config.side(), config.tokens_per_side());
         let square = tokens > 0 && tokens * tokens == config.mm_tokens_per_image && side % tokens == 0;
@@ -78,44 +71,53 @@ impl Config {
         Ok(config)
     }
 
+    pub fn image_token(&self) -> u32 {
+        self.image_token_index.or(self.image_token_id).unwrap_or(262_144)
+    }
+
     /// Rows of an encoded picture along a side.
     pub fn tokens_per_side(&self) -> usize {
         self.mm_tokens_per_image.isqrt()
     }
+}
 
-    /// The language model: sliding and global layers with a rotary embedding each.
-    pub fn decoder(&self, files: &Files) -> Result<DecoderConfig, ModelError> {
-        let text = &self.text_config;
-        require(text.query_pre_attn_scalar > 0.0, files, CONFIG, "text_config.query_pre_attn_scalar must be positive")?;
-        require(text.final_logit_softcapping.is_none(), files, CONFIG, "text_config.final_logit_softcapping is not supported")?;
-        let mut decoder = text.base.decoder(files, head(text.tie_word_embeddings))?;
-        let types = self.layer_types();
-        require(types.len() == decoder.layers.len(), files, CONFIG, "text_config.layer_types must name every layer")?;
-        for (layer, kind) in decoder.layers.iter_mut().zip(types) {
-            text.adapt(layer, kind);
-        }
-        let full = decoder.ropes.remove(0);
-        let local = RopeConfig { theta: text.rope_local_base_freq, scaling: RopeScaling::None, ..full.clone() };
-        decoder.ropes = vec![local, full];
-        decoder.norm = NormConfig::RmsPlusOne { eps: text.base.rms_norm_eps };
-        decoder.embedding_scale = (text.base.hidden_size as f64).sqrt();
-        Ok(decoder)
+/// The language model: sliding and global layers with a rotary embedding each.
+pub fn decoder(files: &Files) -> Result<DecoderConfig, ModelError> {
+    let defaults = json!({
+        "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6, "rope_theta": 1e6, "rope_local_base_freq": 1e4, "query_pre_attn_scalar": 256.0,
+        "sliding_window": 4096, "sliding_window_pattern": 6, "tie_word_embeddings": true,
+    });
+    let base: TextConfig = read_part(files, CONFIG, "text_config", defaults.clone())?;
+    let own: Gemma3TextConfig = read_part(files, CONFIG, "text_config", defaults)?;
+    require(own.query_pre_attn_scalar > 0.0, files, CONFIG, "text_config.query_pre_attn_scalar must be positive")?;
+    require(own.final_logit_softcapping.is_none(), files, CONFIG, "text_config.final_logit_softcapping is not supported")?;
+    let mut decoder = base.decoder(files, head(own.tie_word_embeddings))?;
+    let types = own.layer_types(base.num_hidden_layers);
+    require(types.len() == decoder.layers.len(), files, CONFIG, "text_config.layer_types must name every layer")?;
+    let norm = NormConfig::RmsPlusOne { eps: base.rms_norm_eps };
+    for (layer, kind) in decoder.layers.iter_mut().zip(types) {
+        own.adapt(layer, kind, norm);
     }
-
-    fn layer_types(&self) -> Vec<LayerType> {
-        let text = &self.text_config;
-        let by_pattern = |i: usize| match (i + 1) % text.sliding_window_pattern.max(1) {
-            0 => LayerType::FullAttention,
-            _ => LayerType::SlidingAttention,
-        };
-        text.layer_types.clone().unwrap_or_else(|| (0..text.base.num_hidden_layers).map(by_pattern).collect())
-    }
+    decoder.ropes = own.ropes(decoder.ropes.remove(0), files)?;
+    decoder.norm = norm;
+    decoder.embedding_scale = (base.hidden_size as f64).sqrt();
+    Ok(decoder)
 }
 
 impl Gemma3TextConfig {
-    fn adapt(&self, layer: &mut LayerConfig, kind: LayerType) {
+    fn layer_types(&self, layers: usize) -> Vec<LayerType> {
+        let by_pattern = |i: usize| match (i + 1) % self.sliding_window_pattern.max(1) {
+            0 => LayerType::FullAttention,
+            _ => LayerType::SlidingAttention,
+        };
+        self.layer_types.clone().unwrap_or_else(|| (0..layers).map(by_pattern).collect())
+    }
+
+    fn adapt(&self, layer: &mut LayerConfig, kind: LayerType, norm: NormConfig) {
         let Mixer::Attention(attention) = &mut layer.mixer;
-        attention.qk_norm = Some(NormConfig::RmsPlusOne { eps: self.base.rms_norm_eps });
+        attention.qk_norm = Some(norm);
         attention.scores = Scores { scale: self.query_pre_attn_scalar.powf(-0.5), softcap: self.attn_logit_softcapping };
         (attention.rope, attention.window) = match kind {
             LayerType::SlidingAttention => (SLIDING, Some(self.sliding_window)),
@@ -123,13 +125,32 @@ impl Gemma3TextConfig {
         };
         layer.norms = Norms::Sandwich;
     }
+
+    /// For sliding layers, then for global ones. `rope_scaling` is about global layers alone.
+    fn ropes(&self, full: RopeConfig, files: &Files) -> Result<Vec<RopeConfig>, ModelError> {
+        let sliding = RopeConfig { theta: self.rope_local_base_freq, scaling: RopeScaling::None, ..full.clone() };
+        let changed = |rope: RopeConfig, change: &Option<RopeScalingConfig>| match change {
+            Some(change) => Ok::<_, ModelError>(RopeConfig {
+                theta: change.rope_theta.unwrap_or(rope.theta),
+                scaling: change.scaling(files)?,
+                ..rope
+            }),
+            None => Ok(rope),
+        };
+        match &self.rope_parameters {
+            Some(by_type) => Ok(vec![changed(sliding, &by_type.sliding_attention)?, changed(full, &by_type.full_attention)?]),
+            None => Ok(vec![sliding, full]),
+        }
+    }
 }
+
+/// Statistics and filter of the class.
+pub const PIXELS: PixelDefaults = PixelDefaults { mean: [0.5; 3], std: [0.5; 3], resample: 2 };
 
 impl ProcessorConfig {
     pub fn read(files: &Files) -> Result<Self, ModelError> {
         let defaults = json!({
-            "size": {"height": 224, "width": 224}, "resample": 2, "rescale_factor": 1.0 / 255.0,
-            "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "do_pan_and_scan": false,
+            "size": {"height": 224, "width": 224}, "do_pan_and_scan": false,
             "pan_and_scan_min_crop_size": 256, "pan_and_scan_max_num_crops": 4, "pan_and_scan_min_ratio_to_activate": 1.2,
         });
         let config: Self = read(files, PREPROCESSOR, defaults)?;

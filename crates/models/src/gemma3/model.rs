@@ -3,7 +3,7 @@ use nn::{
     average_pool,
 };
 
-use super::config::Config;
+use super::config::{Config, decoder};
 use crate::ModelError;
 use crate::siglip::Siglip;
 
@@ -22,7 +22,7 @@ struct Tower {
 
 pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
     let config = Config::read(files)?;
-    let decoder = config.decoder(files)?;
+    let decoder = decoder(files)?;
     Ok(Box::new(Gemma3 {
         tower: Tower::load(&config, decoder.hidden, w)?,
         decoder: Decoder::load(

@@ -3,7 +3,7 @@ use nn::MediaKind;
 use nn::{Files, MediaInput, Prompt};
 use text::Piece;
 
-use super::config::{Config, ProcessorConfig};
+use super::config::{Config, PIXELS, ProcessorConfig};
 use crate::config::{CONFIG, PREPROCESSOR, require};
 use crate::pixels::Pixels;
 use crate::{Marker, Media, ModelError, Processed, Processor};
@@ -22,11 +22,11 @@ struct Gemma3 {
 pub fn load(files: &Files) -> Result<Box<dyn Processor>, ModelError> {
     let model = Config::read(files)?;
     let config = ProcessorConfig::read(files)?;
-    let pixels = Pixels::new(&config.pixels, files)?;
+    let pixels = Pixels::read(files, PIXELS)?;
     let side = model.vision_config.image_size;
     let fits = config.size.height == Some(side) && config.size.width == Some(side);
     require(fits, files, PREPROCESSOR, &format!("size must be {side}x{side}, the image_size of {CONFIG}"))?;
-    let (image_token, rows) = (model.image_token_index, model.mm_tokens_per_image);
+    let (image_token, rows) = (model.image_token(), model.mm_tokens_per_image);
     Ok(Box::new(Gemma3 { config, pixels, side, image_token, rows }))
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::ModelError;
 use crate::config::{CONFIG, PREPROCESSOR, TextConfig, head, read, require};
-use crate::pixels::{PixelConfig, Size};
+use crate::pixels::{PixelDefaults, Size};
 use crate::siglip::SiglipConfig;
 
 /// config.json.
@@ -24,8 +24,6 @@ pub struct ProcessorConfig {
     pub max_image_size: Size,
     pub do_image_splitting: bool,
     pub video_sampling: Option<VideoSampling>,
-    #[serde(flatten)]
-    pub pixels: PixelConfig,
 }
 
 /// Which frames of a clip are looked at.
@@ -51,7 +49,7 @@ impl Config {
         });
         let config: Self = read(files, CONFIG, defaults)?;
         config.vision_config.check(files)?;
-        let divides = config.scale_factor > 0 && config.vision_config.side() % config.scale_factor == 0;
+        let divides = config.scale_factor > 0 && config.vision_config.side().is_multiple_of(config.scale_factor);
         require(divides, files, CONFIG, "scale_factor must divide the grid of patches")?;
         Ok(config)
     }
@@ -66,11 +64,13 @@ impl Config {
     }
 }
 
+/// Statistics and filter of the class.
+pub const PIXELS: PixelDefaults = PixelDefaults { mean: [0.5; 3], std: [0.5; 3], resample: 1 };
+
 impl ProcessorConfig {
     pub fn read(files: &Files) -> Result<Self, ModelError> {
         let defaults = json!({
             "max_image_size": {"longest_edge": 364}, "do_image_splitting": true,
-            "resample": 1, "rescale_factor": 1.0 / 255.0, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
         });
         let config: Self = read(files, PREPROCESSOR, defaults)?;
         let positive = |size: Size| size.longest_edge.is_some_and(|edge| edge > 0);

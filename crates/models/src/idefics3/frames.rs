@@ -68,9 +68,9 @@ fn in_words(n: usize) -> String {
     const TENS: [&str; 10] = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
     match n {
         0..20 => SMALL[n].to_string(),
-        20..100 if n % 10 == 0 => TENS[n / 10].to_string(),
+        20..100 if n.is_multiple_of(10) => TENS[n / 10].to_string(),
         20..100 => format!("{}-{}", TENS[n / 10], SMALL[n % 10]),
-        100..1000 if n % 100 == 0 => format!("{} hundred", SMALL[n / 100]),
+        100..1000 if n.is_multiple_of(100) => format!("{} hundred", SMALL[n / 100]),
         100..1000 => format!("{} hundred and {}", SMALL[n / 100], in_words(n % 100)),
         _ => n.to_string(),
     }

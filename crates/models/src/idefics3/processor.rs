@@ -3,7 +3,7 @@ use nn::MediaKind;
 use nn::{Files, MediaInput};
 use text::Piece;
 
-use super::config::{Config, ProcessorConfig, VideoSampling};
+use super::config::{Config, PIXELS, ProcessorConfig, VideoSampling};
 use super::frames;
 use crate::config::{CONFIG, PREPROCESSOR, require};
 use crate::pixels::Pixels;
@@ -44,7 +44,7 @@ impl Idefics3 {
     fn load(files: &Files, takes_video: bool) -> Result<Self, ModelError> {
         let model = Config::read(files)?;
         let config = ProcessorConfig::read(files)?;
-        let pixels = Pixels::new(&config.pixels, files)?;
+        let pixels = Pixels::read(files, PIXELS)?;
         let tile = config.max_image_size.longest_edge.unwrap_or_default();
         let fits = tile == model.vision_config.image_size;
         require(fits, files, PREPROCESSOR, &format!("max_image_size must be vision_config.image_size of {CONFIG}"))?;

@@ -3,8 +3,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::ModelError;
-use crate::config::{CONFIG, PREPROCESSOR, TextConfig, head, read, require};
-use crate::pixels::{PixelConfig, Size};
+use crate::config::{CONFIG, PREPROCESSOR, TextConfig, head, read, read_part, require};
+use crate::pixels::{PixelDefaults, Size};
 
 /// config.json. The language model's keys stand at the top, or in `text_config` since transformers 4.52.
 #[derive(Debug, Deserialize)]
@@ -23,8 +23,8 @@ pub struct VisionConfig {
     pub num_heads: usize,
     pub mlp_ratio: f64,
     pub hidden_act: Activation,
-    #[serde(alias = "in_chans")]
-    pub in_channels: usize,
+    in_channels: Option<usize>,
+    in_chans: Option<usize>,
     pub patch_size: usize,
     pub spatial_merge_size: usize,
     pub temporal_patch_size: usize,
@@ -39,24 +39,22 @@ pub struct ProcessorConfig {
     pub patch_size: usize,
     pub merge_size: usize,
     pub temporal_patch_size: usize,
-    #[serde(flatten)]
-    pub pixels: PixelConfig,
 }
 
 impl Config {
     pub fn read(files: &Files) -> Result<Self, ModelError> {
         let vision = json!({
-            "depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4.0, "hidden_act": "quick_gelu", "in_channels": 3,
+            "depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4.0, "hidden_act": "quick_gelu",
             "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2,
         });
         let defaults = json!({
             "image_token_id": 151655, "video_token_id": 151656, "tie_word_embeddings": false, "vision_config": vision,
         });
-        let config: Self = read(files, CONFIG, without_alias(defaults, files)?)?;
+        let config: Self = read(files, CONFIG, defaults)?;
         let v = &config.vision_config;
-        let sizes = v.patch_size > 0 && v.spatial_merge_size > 0 && v.temporal_patch_size > 0 && v.in_channels == 3;
+        let sizes = v.patch_size > 0 && v.spatial_merge_size > 0 && v.temporal_patch_size > 0 && v.channels() == 3;
         require(sizes, files, CONFIG, "vision_config: patch and merge sizes must be positive, and there are 3 channels")?;
-        let heads = v.num_heads > 0 && v.embed_dim % (4 * v.num_heads) == 0;
+        let heads = v.num_heads > 0 && v.embed_dim.is_multiple_of(4 * v.num_heads);
         require(heads, files, CONFIG, "vision_config.embed_dim is not a multiple of 4 * num_heads")?;
         Ok(config)
     }
@@ -69,7 +67,7 @@ impl Config {
             let Mixer::Attention(attention) = &mut layer.mixer;
             attention.qkv_bias = true;
         }
-        let sections = text.rope_scaling.and_then(|rope| rope.mrope_section).unwrap_or([16, 24, 24]);
+        let sections = text.rope().mrope_section.unwrap_or([16, 24, 24]);
         let pairs: usize = sections.iter().sum();
         require(
             2 * pairs == decoder.ropes[0].width,
@@ -82,29 +80,21 @@ impl Config {
     }
 }
 
-/// Old releases say `in_chans`; the default must not stand beside it.
-fn without_alias(mut defaults: Value, files: &Files) -> Result<Value, ModelError> {
-    let given: Value = files.required_json(CONFIG)?;
-    if given["vision_config"].get("in_chans").is_some() {
-        defaults["vision_config"].as_object_mut().map(|vision| vision.remove("in_channels"));
-    }
-    Ok(defaults)
-}
-
 fn text_config(files: &Files) -> Result<TextConfig, ModelError> {
     let defaults = json!({"hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6});
     let given: Value = files.required_json(CONFIG)?;
-    if !given["text_config"].is_object() {
-        return read(files, CONFIG, defaults);
+    if given["text_config"].is_object() {
+        read_part(files, CONFIG, "text_config", defaults)
+    } else {
+        read(files, CONFIG, defaults)
     }
-    #[derive(Deserialize)]
-    struct Nested {
-        text_config: TextConfig,
-    }
-    read::<Nested>(files, CONFIG, json!({"text_config": defaults})).map(|nested| nested.text_config)
 }
 
 impl VisionConfig {
+    fn channels(&self) -> usize {
+        self.in_channels.or(self.in_chans).unwrap_or(3)
+    }
+
     pub fn vit(&self) -> VitConfig {
         VitConfig {
             width: self.embed_dim,
@@ -119,15 +109,18 @@ impl VisionConfig {
 
     /// Elements of a flattened patch: [channels, time, height, width].
     pub fn patch(&self) -> [usize; 4] {
-        [self.in_channels, self.temporal_patch_size, self.patch_size, self.patch_size]
+        [self.channels(), self.temporal_patch_size, self.patch_size, self.patch_size]
     }
 }
+
+/// Statistics and filter of the class.
+pub const PIXELS: PixelDefaults =
+    PixelDefaults { mean: [0.48145466, 0.4578275, 0.40821073], std: [0.26862954, 0.26130258, 0.27577711], resample: 3 };
 
 impl ProcessorConfig {
     pub fn read(files: &Files) -> Result<Self, ModelError> {
         let defaults = json!({
-            "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2, "resample": 3, "rescale_factor": 1.0 / 255.0,
-            "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
+            "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2,
         });
         let config: Self = read(files, PREPROCESSOR, defaults)?;
         let positive = config.patch_size > 0 && config.merge_size > 0 && config.temporal_patch_size > 0;

@@ -3,7 +3,7 @@ use nn::MediaKind;
 use nn::{Array, Files, MediaInput, Positions, Prompt};
 use text::Piece;
 
-use super::config::{Config, ProcessorConfig};
+use super::config::{Config, PIXELS, ProcessorConfig};
 use crate::pixels::{Pixels, round_half_even};
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
@@ -22,7 +22,7 @@ struct Qwen2Vl {
 pub fn load(files: &Files) -> Result<Box<dyn Processor>, ModelError> {
     let model = Config::read(files)?;
     let config = ProcessorConfig::read(files)?;
-    let pixels = Pixels::new(&config.pixels, files)?;
+    let pixels = Pixels::read(files, PIXELS)?;
     Ok(Box::new(Qwen2Vl { config, pixels, image_token: model.image_token_id, video_token: model.video_token_id }))
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A folder of `fixtures/` that holds a `model` is a fixture; the test of a folder is one line below.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod fixture;
 mod run;
 
@@ -92,7 +94,11 @@ fn close(what: &str, found: &[f32], expected: &[f32], max: f32, mean: f32) -> St
     let differences = || found.iter().zip(expected).map(|(a, b)| (a - b).abs());
     let worst = differences().fold(0.0, |a: f32, b| if b.is_nan() { f32::INFINITY } else { a.max(b) });
     let average = differences().sum::<f32>() / found.len().max(1) as f32;
-    if worst <= max && average <= mean { Ok(()) } else { Err(format!("{what}: off by {worst} (allowed {max}), {average} on average (allowed {mean})")) }
+    if worst <= max && average <= mean {
+        Ok(())
+    } else {
+        Err(format!("{what}: off by {worst} (allowed {max}), {average} on average (allowed {mean})"))
+    }
 }
 
 /// Arrays of all items of a prompt, one behind the other, by name.
@@ -107,7 +113,8 @@ fn joined(prompt: &Prompt) -> BTreeMap<&'static str, Vec<f32>> {
 fn processor(case: &Case, prompt: &Prompt) -> Stage {
     let found = joined(prompt);
     let t = &case.expected.tolerances;
-    let expected = case.arrays.iter().filter(|(name, _)| name.starts_with("processor.") && !NOT_COMPARED.contains(&name.as_str()));
+    let expected =
+        case.arrays.iter().filter(|(name, _)| name.starts_with("processor.") && !NOT_COMPARED.contains(&name.as_str()));
     for (name, expected) in expected {
         let found = found.get(&name["processor.".len()..]).ok_or(format!("no array {name}"))?;
         close(name, found, expected, t.processor_max_abs, t.processor_mean_abs)?;
@@ -144,7 +151,8 @@ fn golden(case: &Case, subject: &Subject, prompt: &Prompt) -> Stage {
     let prompt = with_golden_arrays(case, prompt);
     let t = &case.expected.tolerances;
     for (kind, name) in [(nn::MediaKind::Image, "encoder.image_features"), (nn::MediaKind::Video, "encoder.video_features")] {
-        let items = prompt.media.iter().filter(|item| item.input.kind == kind || !case.arrays.contains_key("encoder.video_features"));
+        let items =
+            prompt.media.iter().filter(|item| item.input.kind == kind || !case.arrays.contains_key("encoder.video_features"));
         let rows = items.flat_map(|item| model.encode(&item.input).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
         if let Some(expected) = case.arrays.get(name) {
             let bound = t.encoder_max_abs_from_golden_inputs;
