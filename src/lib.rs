@@ -1,1 +1,40 @@
-//! Facade
+//! Load a multimodal model and talk to it.
+//!
+//! ```no_run
+//! use mistralrs::{ChatRequest, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part};
+//!
+//! # async fn example(hub: mistralrs::Hub) -> Result<(), mistralrs::Error> {
+//! let options = LoadOptions::new("./my-model".parse()?, hub);
+//! let model = Model::load(options, std::sync::Arc::new(|_| ())).await?;
+//! let picture = Part::Media(MediaKind::Image, MediaSource::Url("photo.jpg".into()));
+//! let request = ChatRequest::user(vec![picture, Part::Text("What is this?".into())]);
+//! println!("{}", model.answer(&request).await?.text);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Knows: how a request becomes a prompt and events become words ([`Model`], [`ChatRequest`], [`AnswerStream`]), where models
+//! and media come from ([`ModelSource`], [`Hub`], [`FileAccess`]).
+//!
+//! Must never know: the JSON of any wire, tensors, what a family does with its media, schedules.
+
+mod answer;
+mod chat;
+mod demo;
+mod error;
+mod fetch;
+mod hub;
+mod load;
+mod prepare;
+mod source;
+
+pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
+pub use chat::{ChatRequest, Content, MediaSource, Message, Part};
+pub use engine::{Sampling, Stats, Timings, Usage};
+pub use error::{Error, Fault};
+pub use fetch::FileAccess;
+pub use hub::{Download, Hub, OnDownload};
+pub use load::{Dtype, LoadOptions, Model};
+pub use models::{FAMILIES, Family};
+pub use nn::{MediaKind, Quant};
+pub use source::ModelSource;

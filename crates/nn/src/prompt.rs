@@ -55,7 +55,7 @@ pub struct MediaInput {
     pub arrays: BTreeMap<&'static str, Array>,
     /// Rows that the encoder makes of it, which is the number of tokens that stand for it.
     pub rows: usize,
-    /// Equal for items that encode equally: a BLAKE3 hash of kind and arrays.
+    /// Equal for items that encode equally: a BLAKE3 hash of kind, rows and arrays.
     pub hash: [u8; 32],
 }
 
@@ -65,6 +65,7 @@ impl MediaInput {
         let arrays: BTreeMap<_, _> = arrays.into_iter().collect();
         let mut hash = blake3::Hasher::new();
         hash.update(kind.name().as_bytes());
+        hash.update(&(rows as u64).to_le_bytes());
         for (name, array) in &arrays {
             hash.update(name.as_bytes());
             hash.update(&(array.shape.len() as u64).to_le_bytes());

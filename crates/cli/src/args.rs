@@ -1,0 +1,146 @@
+//! The flags, parsed into plain data.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mistralrs::{Dtype, Quant};
+
+/// Answers about pictures, sound and clips.
+#[derive(Debug, Parser)]
+#[command(name = "mistralrs", version, max_term_width = 110)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer a question, or talk
+    Run(RunOptions),
+    /// Serve the OpenAI HTTP API
+    Serve(ServeOptions),
+    /// List the model families that can be loaded
+    Families,
+}
+
+/// Which model, and how it is loaded.
+#[derive(Debug, Args)]
+pub struct ModelOptions {
+    /// Folder with a checkpoint, or a Hugging Face id (organisation/name); a tiny built-in demo model when left out
+    #[arg(short, long, value_name = "FOLDER|ID")]
+    pub model_id: Option<String>,
+    /// Number format of weights that are not quantised
+    #[arg(long, value_enum, default_value = "auto")]
+    pub dtype: DtypeArgument,
+    /// Quantise while loading: a level (2 3 4 5 6 8) or a format (q4k, q8_0, ...)
+    #[arg(long, visible_alias = "isq", value_name = "LEVEL|FORMAT")]
+    pub quant: Option<Quant>,
+    /// tokenizer.json to use instead of the model's
+    #[arg(short, long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Chat template to use instead of the model's: .jinja, or .json with the key chat_template
+    #[arg(short, long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
+    /// Chat template (.jinja) that goes before all others
+    #[arg(short, long, value_name = "FILE")]
+    pub jinja_explicit: Option<PathBuf>,
+    /// Folder of downloaded models; otherwise the usual Hugging Face cache
+    #[arg(long, value_name = "FOLDER")]
+    pub hf_cache: Option<PathBuf>,
+    /// Tokens of a conversation at most, answer included
+    #[arg(long, value_name = "TOKENS")]
+    pub max_seq_len: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum DtypeArgument {
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Question; answer it and exit
+    #[arg(short, long, value_name = "TEXT")]
+    pub input: Option<String>,
+    /// Picture that the question is about: path or URL, repeatable
+    #[arg(long, value_name = "PATH|URL", requires = "input")]
+    pub image: Vec<String>,
+    /// Sound that the question is about: path or URL, repeatable
+    #[arg(long, value_name = "PATH|URL", requires = "input")]
+    pub audio: Vec<String>,
+    /// Clip that the question is about: path or URL, repeatable
+    #[arg(long, value_name = "PATH|URL", requires = "input")]
+    pub video: Vec<String>,
+    /// What the model is told beforehand
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Tokens of an answer at most
+    #[arg(long, value_name = "TOKENS")]
+    pub max_tokens: Option<usize>,
+    /// 0 takes the most probable word always; higher is more varied
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Draw from the most probable tokens that add up to this
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Draw from so many of the most probable tokens; 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Draw from tokens at least so probable, relative to the best
+    #[arg(long, default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Makes the draw repeatable
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Address to listen at
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port to listen at; 0 picks a free one
+    #[arg(short, long, default_value_t = 1234)]
+    pub port: u16,
+    /// Folder whose files requests may name by file:// URLs, repeatable; otherwise any file when the address is a loopback
+    /// one, and none when it is not
+    #[arg(long, value_name = "FOLDER")]
+    pub media_root: Vec<PathBuf>,
+}
+
+impl From<DtypeArgument> for Dtype {
+    fn from(argument: DtypeArgument) -> Self {
+        match argument {
+            DtypeArgument::Auto => Self::Auto,
+            DtypeArgument::F32 => Self::F32,
+            DtypeArgument::Bf16 => Self::Bf16,
+            DtypeArgument::F16 => Self::F16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn media_need_a_question() {
+        assert!(Arguments::try_parse_from(["mistralrs", "run", "--image", "a.png"]).is_err());
+        assert!(Arguments::try_parse_from(["mistralrs", "run", "--image", "a.png", "--image", "b.png", "-i", "?"]).is_ok());
+        assert!(Arguments::try_parse_from(["mistralrs", "run", "--quant", "7"]).is_err());
+    }
+}

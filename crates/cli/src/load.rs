@@ -1,0 +1,59 @@
+//! Loading with progress on standard error.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use mistralrs::{Download, FileAccess, LoadOptions, Model, ModelSource, OnDownload};
+
+use crate::args::ModelOptions;
+use crate::environment;
+
+const DEMO_NOTICE: &str =
+    "no model given (-m): the built-in demo model answers; it knows drawn shapes, their colours, numbers and places";
+
+pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
+    let source = match &options.model_id {
+        Some(model) => model.parse()?,
+        None => {
+            eprintln!("{DEMO_NOTICE}");
+            ModelSource::Demo
+        }
+    };
+    let options = LoadOptions {
+        dtype: options.dtype.into(),
+        quant: options.quant,
+        tokenizer: options.tokenizer,
+        chat_template: options.chat_template,
+        jinja_explicit: options.jinja_explicit,
+        files,
+        context_max: options.max_seq_len,
+        ..LoadOptions::new(source, environment::hub(options.hf_cache))
+    };
+    let model = Model::load(options, progress()).await?;
+    if !model.leftover().is_empty() {
+        let names = model.leftover();
+        eprintln!("warning: {} tensors of the checkpoint are not used: {}, ...", names.len(), names[0]);
+    }
+    Ok(model)
+}
+
+/// A bar for each file that is downloaded.
+fn progress() -> OnDownload {
+    let bars = MultiProgress::new();
+    let by_file: Mutex<HashMap<String, ProgressBar>> = Mutex::default();
+    let style = ProgressStyle::with_template("{msg:40!} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    Arc::new(move |download: Download| {
+        let Ok(mut by_file) = by_file.lock() else { return };
+        let bar = by_file.entry(download.file.clone()).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new(download.total as u64).with_style(style.clone()));
+            bar.with_message(download.file.clone())
+        });
+        bar.set_position(download.done as u64);
+        if download.done >= download.total {
+            bar.finish();
+        }
+    })
+}

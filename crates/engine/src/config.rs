@@ -1,0 +1,85 @@
+use nn::{CacheSpec, DType, Device};
+
+use crate::EngineError;
+
+/// How much cache there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheSize {
+    /// So many blocks.
+    Blocks(usize),
+    /// As many blocks as fit in so many bytes, but no more than all sequences can use.
+    Bytes(usize),
+}
+
+/// Limits of an engine. All of them are fixed when it starts.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Size of the cache.
+    pub cache: CacheSize,
+    /// Tokens in a cache block.
+    pub block_size: usize,
+    /// Sequences that are computed at the same time.
+    pub sequences_max: usize,
+    /// Rows of a step. Sequences that wait for their next token always take part; prompts share what they leave.
+    pub budget_tokens_max: usize,
+    /// Requests that may wait; one more is refused.
+    pub queue_max: usize,
+    /// Tokens that prompt and answer may have together; the cache may allow less.
+    pub context_max: usize,
+    /// Bytes of encoded media that are kept for later requests.
+    pub encodings_bytes_max: usize,
+    /// Numbers of the cache.
+    pub dtype: DType,
+    /// Where the cache lives: the model's device.
+    pub device: Device,
+}
+
+impl EngineConfig {
+    /// Usual limits for a model that was made for `context_max` tokens: a gigabyte of f32 cache in main memory.
+    pub fn new(context_max: usize) -> Self {
+        Self {
+            cache: CacheSize::Bytes(1 << 30),
+            block_size: 32,
+            sequences_max: 32,
+            budget_tokens_max: 512,
+            queue_max: 512,
+            context_max,
+            encodings_bytes_max: 256 << 20,
+            dtype: DType::F32,
+            device: Device::Cpu,
+        }
+    }
+
+    /// Number of cache blocks for a model.
+    pub(crate) fn blocks(&self, spec: &CacheSpec) -> usize {
+        match self.cache {
+            CacheSize::Blocks(blocks) => blocks,
+            CacheSize::Bytes(bytes) => {
+                let block_bytes = self.block_size.saturating_mul(spec.bytes_per_token(self.dtype)).max(1);
+                let useful = self.context_max.div_ceil(self.block_size).saturating_mul(self.sequences_max);
+                (bytes / block_bytes).min(useful)
+            }
+        }
+    }
+
+    /// # Errors
+    /// [`EngineError::OutOfRange`] for a limit that lets nothing through.
+    pub(crate) fn check(&self, spec: &CacheSpec) -> Result<(), EngineError> {
+        let fields = [
+            ("block_size", self.block_size),
+            ("sequences_max", self.sequences_max),
+            ("budget_tokens_max", self.budget_tokens_max),
+            ("queue_max", self.queue_max),
+            ("context_max", self.context_max),
+        ];
+        let at_least = |field, found: String, allowed| Err(EngineError::OutOfRange { field, found, allowed });
+        if let Some((field, _)) = fields.into_iter().find(|(_, value)| *value == 0) {
+            return at_least(field, "0".into(), "at least 1");
+        }
+        match self.blocks(spec) {
+            0 => at_least("cache", format!("{:?}", self.cache), "room for one block"),
+            blocks if u32::try_from(blocks).is_err() => at_least("cache", format!("{:?}", self.cache), "at most 2^32 blocks"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use nn::{Cache, Model};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use crate::encodings::Encodings;
+use crate::queue::Queue;
+use crate::request::Limits;
+use crate::runner::Runner;
+use crate::scheduler::Scheduler;
+use crate::sequence::Sequence;
+use crate::stats::Counters;
+use crate::{EngineConfig, EngineError, Event, Events, Request, Stats};
+
+/// A running engine. Dropping it ends all requests and waits for its thread.
+#[derive(Debug)]
+pub struct Engine {
+    requests: Option<mpsc::Sender<Sequence>>,
+    thread: Option<JoinHandle<()>>,
+    counters: Arc<Counters>,
+    queue: Queue,
+    context_max: usize,
+    vocab: usize,
+}
+
+impl Engine {
+    /// Allocates the cache and starts the thread.
+    ///
+    /// # Errors
+    /// [`EngineError::OutOfRange`], [`EngineError::Cache`] or [`EngineError::Thread`].
+    pub fn start(model: Box<dyn Model>, config: EngineConfig) -> Result<Self, EngineError> {
+        config.check(model.cache_spec())?;
+        let blocks = config.blocks(model.cache_spec());
+        let cache = Cache::new(model.cache_spec(), blocks, config.block_size, config.dtype, &config.device);
+        let cache = cache.map_err(|e| EngineError::Cache { blocks, reason: e.to_string() })?;
+        let counters = Arc::new(Counters::default());
+        let context_max = (blocks * config.block_size).min(config.context_max);
+        let vocab = model.vocab_size();
+        let (requests, inbox) = mpsc::channel(config.queue_max.max(1));
+        let encodings = Encodings::new(config.encodings_bytes_max);
+        let runner = Runner { model, cache, encodings, counters: counters.clone() };
+        let scheduler = Scheduler::new(&config, blocks);
+        let spawned = std::thread::Builder::new().name("engine".into()).spawn(move || run(inbox, runner, scheduler));
+        let thread = spawned.map_err(|e| EngineError::Thread(e.to_string()))?;
+        let queue = Queue::new(config.queue_max);
+        Ok(Self { requests: Some(requests), thread: Some(thread), counters, queue, context_max, vocab })
+    }
+
+    /// Hands a request over; its events arrive at the receiver.
+    ///
+    /// # Errors
+    /// Whatever can be refused before anything is computed: an empty prompt, unknown tokens, values out of range, more tokens
+    /// than the context holds, a full queue.
+    pub fn submit(&self, request: Request) -> Result<Events, EngineError> {
+        self.check(&request)?;
+        let (sender, events) = mpsc::channel::<Event>(request.tokens_max + 2);
+        let place = self.queue.enter().ok_or_else(|| self.queue.full())?;
+        let requests = self.requests.as_ref().ok_or(EngineError::ShutDown)?;
+        requests.try_send(Sequence::new(request, sender, place)).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => self.queue.full(),
+            mpsc::error::TrySendError::Closed(_) => EngineError::ShutDown,
+        })?;
+        Ok(events)
+    }
+
+    /// Tokens that a prompt and its answer may have together.
+    pub fn context_max(&self) -> usize {
+        self.context_max
+    }
+
+    /// Numbers of this moment.
+    pub fn stats(&self) -> Stats {
+        self.counters.read()
+    }
+
+    fn check(&self, request: &Request) -> Result<(), EngineError> {
+        request.check(Limits { vocab: self.vocab, context: self.context_max })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed; there is nobody to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(mut inbox: mpsc::Receiver<Sequence>, mut runner: Runner, mut scheduler: Scheduler) {
+    let mut open = true;
+    while open {
+        if scheduler.is_idle() {
+            match inbox.blocking_recv() {
+                Some(sequence) => scheduler.push(sequence),
+                None => open = false,
+            }
+        }
+        loop {
+            match inbox.try_recv() {
+                Ok(sequence) => scheduler.push(sequence),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    open = false;
+                    break;
+                }
+            }
+        }
+        scheduler.sweep();
+        if open {
+            let shares = scheduler.plan(&runner.counters);
+            runner.step(&mut scheduler, shares);
+        } else {
+            scheduler.fail_all(&EngineError::ShutDown);
+        }
+        scheduler.account(&runner.counters);
+    }
+}

@@ -1,0 +1,141 @@
+//! One step: encode, compute, draw.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use nn::{Batch, Cache, MediaRows, Model, NnError, Span};
+
+use crate::EngineError;
+use crate::encodings::Encodings;
+use crate::scheduler::{Scheduler, Share};
+use crate::sequence::Sequence;
+use crate::stats::{Counters, count};
+
+/// What computes.
+pub struct Runner {
+    pub model: Box<dyn Model>,
+    pub cache: Cache,
+    pub encodings: Encodings,
+    pub counters: Arc<Counters>,
+}
+
+impl Runner {
+    /// Computes the shares and removes sequences that end or fail.
+    pub fn step(&mut self, scheduler: &mut Scheduler, mut shares: Vec<Share>) {
+        let mut ended: Vec<usize> = Vec::new();
+        shares.retain(|share| {
+            let encoded = self.encode(&mut scheduler.running[share.sequence], share.count);
+            if let Err(error) = &encoded {
+                scheduler.running[share.sequence].fail(error.clone());
+                ended.push(share.sequence);
+            }
+            encoded.is_ok()
+        });
+        let results = match self.compute(&scheduler.running, &shares) {
+            Ok(rows) => rows.into_iter().map(Ok).collect(),
+            Err(error) if shares.len() == 1 => vec![Err(error)],
+            // Somebody's share is at fault: each alone shows whose.
+            Err(_) => {
+                shares.iter().map(|share| self.compute(&scheduler.running, &[*share]).map(|mut rows| rows.remove(0))).collect()
+            }
+        };
+        for (share, result) in shares.iter().zip(results) {
+            let sequence = &mut scheduler.running[share.sequence];
+            if result.and_then(|logits| self.commit(sequence, share.count, logits)).unwrap_or_else(|error| {
+                sequence.fail(error);
+                true
+            }) {
+                ended.push(share.sequence);
+            }
+        }
+        ended.sort_unstable();
+        ended.into_iter().rev().for_each(|i| drop(scheduler.remove(i)));
+    }
+
+    /// The share's tokens are done; whether the sequence is.
+    fn commit(&self, sequence: &mut Sequence, tokens: usize, logits: Option<Vec<f32>>) -> Result<bool, EngineError> {
+        let of_prompt = sequence.prompt.tokens.len().saturating_sub(sequence.cached).min(tokens);
+        count(&self.counters.prompt_tokens, of_prompt);
+        sequence.advance(tokens);
+        let Some(logits) = logits else { return Ok(false) };
+        count(&self.counters.generated_tokens, 1);
+        sequence.draw(&logits)
+    }
+
+    /// Encodes media that the next tokens reach, unless it is known already.
+    fn encode(&mut self, sequence: &mut Sequence, tokens: usize) -> Result<(), EngineError> {
+        for (item, ..) in sequence.media_in(tokens) {
+            if sequence.encoded[item].is_some() {
+                continue;
+            }
+            let input = sequence.prompt.media[item].input.clone();
+            let known = self.encodings.get(&input.hash);
+            count(if known.is_some() { &self.counters.encoder_hits } else { &self.counters.encoded }, 1);
+            let rows = match known {
+                Some(rows) => rows,
+                None => {
+                    let began = Instant::now();
+                    let rows = guarded(|| self.model.encode(&input)).map_err(|reason| EngineError::Encode { item, reason })?;
+                    sequence.encoding_took(began.elapsed());
+                    self.encodings.insert(input.hash, rows.clone());
+                    rows
+                }
+            };
+            if rows.dims().first() != Some(&input.rows) {
+                let reason = format!("the encoder made {:?} where {} rows were expected", rows.dims(), input.rows);
+                return Err(EngineError::Encode { item, reason });
+            }
+            sequence.encoded[item] = Some(rows);
+        }
+        Ok(())
+    }
+
+    /// Logits of each share's last row, where all its tokens are computed with it.
+    fn compute(&mut self, running: &[Sequence], shares: &[Share]) -> Result<Vec<Option<Vec<f32>>>, EngineError> {
+        if shares.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut batch = Batch::default();
+        for share in shares {
+            add(&running[share.sequence], share.count, &mut batch)?;
+        }
+        let wanted = batch.wanted.len();
+        let logits: Vec<Vec<f32>> = guarded(|| {
+            let logits = self.model.forward(&batch, &mut self.cache)?;
+            if wanted == 0 { Ok(Vec::new()) } else { Ok(logits.to_vec2()?) }
+        })
+        .map_err(EngineError::Compute)?;
+        if logits.len() != wanted {
+            return Err(EngineError::Compute(format!("{} rows of logits instead of {wanted}", logits.len())));
+        }
+        let mut logits = logits.into_iter();
+        let finishes = |share: &Share| share.count == running[share.sequence].pending();
+        Ok(shares.iter().map(|share| if finishes(share) { logits.next() } else { None }).collect())
+    }
+}
+
+/// Puts the next `count` tokens of a sequence into the batch.
+fn add(sequence: &Sequence, count: usize, batch: &mut Batch) -> Result<(), EngineError> {
+    let (first, start, end) = (batch.tokens.len(), sequence.cached, sequence.cached + count);
+    batch.tokens.extend(&sequence.tokens[start..end]);
+    batch.positions.extend((start..end).map(|i| sequence.prompt.positions.at(i)));
+    let islands = sequence.prompt.islands.iter().filter(|island| island.start < end && island.end > start).cloned().collect();
+    batch.spans.push(Span { rows: first..first + count, start, blocks: sequence.blocks.clone(), islands });
+    for (item, at, row) in sequence.media_in(count) {
+        let missing = || EngineError::Internal("a media item was not encoded".into());
+        let rows = sequence.encoded[item].as_ref().ok_or_else(missing)?;
+        let rows = rows.narrow(0, row, at.len()).map_err(|e| EngineError::Internal(e.to_string()))?;
+        batch.media.push(MediaRows { at: first + at.start - start, rows });
+    }
+    if count == sequence.pending() {
+        batch.wanted.push(first + count - 1);
+    }
+    Ok(())
+}
+
+/// An error or a panic of the model is one sequence's bad luck, not the engine's end.
+fn guarded<T>(work: impl FnOnce() -> Result<T, NnError>) -> Result<T, String> {
+    let result = catch_unwind(AssertUnwindSafe(work));
+    result.map_err(|_| "it panicked".to_string())?.map_err(|e| e.to_string())
+}

@@ -1,0 +1,180 @@
+//! Logits → a token.
+
+use crate::{EngineError, Logprobs, Sampling};
+
+/// Candidates that are sorted before the whole vocabulary is.
+const HEAD: usize = 1024;
+
+/// Draws the tokens of one sequence.
+#[derive(Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    random: fastrand::Rng,
+}
+
+impl Sampler {
+    pub fn new(sampling: Sampling) -> Self {
+        let random = sampling.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        Self { sampling, random }
+    }
+
+    /// The next token, with probabilities when they are asked for.
+    pub fn draw(&mut self, logits: &[f32]) -> Result<(u32, Option<Logprobs>), EngineError> {
+        let best = argmax(logits)?;
+        let id = if self.sampling.temperature == 0.0 { best } else { self.random_draw(logits, best) };
+        let logprobs = self.sampling.logprobs.map(|count| logprobs(logits, id, best, count));
+        Ok((id as u32, logprobs))
+    }
+
+    fn random_draw(&mut self, logits: &[f32], best: usize) -> usize {
+        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
+        let weight = |id: usize| f64::from((logits[id] - logits[best]) / temperature).exp();
+        let mut ids: Vec<usize> = (0..logits.len()).filter(|&id| weight(id) >= f64::from(min_p)).collect();
+        if top_k > 0 && top_k < ids.len() {
+            sort_head(&mut ids, logits, top_k);
+            ids.truncate(top_k);
+        }
+        let total: f64 = ids.iter().map(|&id| weight(id)).sum();
+        let total = if top_p < 1.0 { nucleus(&mut ids, logits, f64::from(top_p) * total, weight) } else { total };
+        let mut point = self.random.f64() * total;
+        for &id in &ids {
+            point -= weight(id);
+            if point < 0.0 {
+                return id;
+            }
+        }
+        best
+    }
+}
+
+/// Keeps the best whose weights reach `wanted`; their sum. Sorts no more than needed.
+fn nucleus(ids: &mut Vec<usize>, logits: &[f32], wanted: f64, weight: impl Fn(usize) -> f64) -> f64 {
+    for sorted in [HEAD.min(ids.len()), ids.len()] {
+        sort_head(ids, logits, sorted);
+        let mut sum = 0.0;
+        for i in 0..sorted {
+            sum += weight(ids[i]);
+            if sum >= wanted || i + 1 == ids.len() {
+                ids.truncate(i + 1);
+                return sum;
+            }
+        }
+    }
+    0.0
+}
+
+/// Brings the best `count` to the front, best first; of equals the lower id.
+fn sort_head(ids: &mut [usize], logits: &[f32], count: usize) {
+    let order = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+    if count < ids.len() {
+        ids.select_nth_unstable_by(count, order);
+    }
+    ids[..count].sort_unstable_by(order);
+}
+
+/// The best token, of equals the first.
+fn argmax(logits: &[f32]) -> Result<usize, EngineError> {
+    let mut best = 0;
+    for (id, logit) in logits.iter().enumerate() {
+        if logit.is_nan() || *logit == f32::INFINITY {
+            return Err(EngineError::NotFinite);
+        }
+        if *logit > logits[best] {
+            best = id;
+        }
+    }
+    if logits.get(best).is_some_and(|logit| logit.is_finite()) { Ok(best) } else { Err(EngineError::NotFinite) }
+}
+
+fn logprobs(logits: &[f32], id: usize, best: usize, count: usize) -> Logprobs {
+    let max = f64::from(logits[best]);
+    let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum();
+    let log = |id: usize| (f64::from(logits[id]) - max - sum.ln()) as f32;
+    let mut ids: Vec<usize> = (0..logits.len()).collect();
+    let count = count.min(ids.len());
+    sort_head(&mut ids, logits, count);
+    Logprobs { chosen: log(id), top: ids[..count].iter().map(|&id| (id as u32, log(id))).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draws(sampling: &Sampling, logits: &[f32], count: u64) -> Vec<u32> {
+        let draw = |seed| Sampler::new(Sampling { seed: Some(seed), ..sampling.clone() }).draw(logits).unwrap().0;
+        (0..count).map(draw).collect()
+    }
+
+    #[test]
+    fn only_allowed_tokens_are_drawn() {
+        let logits = [1.0, 3.0, 2.0, 3.0, -1.0];
+        let warm = Sampling { temperature: 1.0, ..Sampling::default() };
+        let cases: [(Sampling, &[u32]); 7] = [
+            (Sampling::default(), &[1]),
+            (warm.clone(), &[0, 1, 2, 3, 4]),
+            (Sampling { top_k: 1, ..warm.clone() }, &[1]),
+            (Sampling { top_k: 2, ..warm.clone() }, &[1, 3]),
+            (Sampling { top_p: 0.5, ..warm.clone() }, &[1, 3]),
+            (Sampling { min_p: 0.3, ..warm.clone() }, &[1, 2, 3]),
+            (Sampling { top_k: 3, top_p: 0.99, ..warm }, &[1, 2, 3]),
+        ];
+        for (sampling, expected) in cases {
+            let mut found = draws(&sampling, &logits, 2000);
+            found.sort_unstable();
+            found.dedup();
+            assert_eq!(found, expected, "{sampling:?}");
+        }
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let logits = [0.0, (3.0f32).ln()];
+        let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
+        let ones = draws(&sampling, &logits, 10_000).iter().filter(|&&id| id == 1).count();
+        assert!((7_300..7_700).contains(&ones), "{ones}");
+    }
+
+    #[test]
+    fn a_seed_repeats_the_draw() {
+        let logits: Vec<f32> = (0..5000).map(|i| (i as f32 * 0.7).sin()).collect();
+        let sampling = Sampling { temperature: 1.5, top_p: 0.9, seed: Some(7), ..Sampling::default() };
+        let run = || {
+            let mut sampler = Sampler::new(sampling.clone());
+            (0..20).map(|_| sampler.draw(&logits).unwrap().0).collect::<Vec<_>>()
+        };
+        assert_eq!(run(), run());
+    }
+
+    #[test]
+    fn logprobs_are_those_of_the_plain_logits() {
+        let sampling = Sampling { temperature: 0.0, logprobs: Some(2), ..Sampling::default() };
+        let (id, logprobs) = Sampler::new(sampling).draw(&[0.0, (2.0f32).ln(), f32::NEG_INFINITY]).unwrap();
+        let logprobs = logprobs.unwrap();
+        assert_eq!((id, logprobs.top[1].0), (1, 0));
+        assert!((logprobs.chosen - (2.0f32 / 3.0).ln()).abs() < 1e-6 && (logprobs.top[1].1 - (1.0f32 / 3.0).ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_refused() {
+        for logits in [vec![f32::NAN, 1.0], vec![1.0, f32::NAN], vec![f32::INFINITY], vec![f32::NEG_INFINITY; 2], vec![]] {
+            assert_eq!(Sampler::new(Sampling::default()).draw(&logits).unwrap_err(), EngineError::NotFinite, "{logits:?}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let plain = Sampling::default;
+        let cases = [
+            ("temperature", Sampling { temperature: f32::NAN, ..plain() }),
+            ("temperature", Sampling { temperature: -0.1, ..plain() }),
+            ("top_p", Sampling { top_p: 0.0, ..plain() }),
+            ("top_p", Sampling { top_p: f32::NAN, ..plain() }),
+            ("min_p", Sampling { min_p: 1.5, ..plain() }),
+            ("top_logprobs", Sampling { logprobs: Some(21), ..plain() }),
+        ];
+        for (field, sampling) in cases {
+            assert!(matches!(sampling.validate(), Err(EngineError::OutOfRange { field: f, .. }) if f == field), "{sampling:?}");
+        }
+        assert_eq!(plain().validate(), Ok(()));
+    }
+}

@@ -1,0 +1,149 @@
+//! Which sequences run in the next step, and how far.
+
+use std::collections::VecDeque;
+
+use crate::blocks::BlockPool;
+use crate::sequence::Sequence;
+use crate::stats::{Counters, count, set};
+use crate::{EngineConfig, EngineError};
+
+/// All sequences, and the blocks they share.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// In the order of their arrival: the last is the youngest.
+    pub running: Vec<Sequence>,
+    waiting: VecDeque<Sequence>,
+    pool: BlockPool,
+    budget: usize,
+    sequences_max: usize,
+}
+
+/// A share of the next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Index among the running sequences.
+    pub sequence: usize,
+    /// Pending tokens to compute.
+    pub count: usize,
+}
+
+impl Scheduler {
+    pub fn new(config: &EngineConfig, blocks: usize) -> Self {
+        Self {
+            running: Vec::new(),
+            waiting: VecDeque::new(),
+            pool: BlockPool::new(blocks, config.block_size),
+            budget: config.budget_tokens_max.max(1),
+            sequences_max: config.sequences_max.max(1),
+        }
+    }
+
+    pub fn push(&mut self, sequence: Sequence) {
+        self.waiting.push_back(sequence);
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Drops sequences that nobody listens to.
+    pub fn sweep(&mut self) {
+        self.waiting.retain(|sequence| !sequence.is_cancelled());
+        for i in (0..self.running.len()).rev() {
+            if self.running[i].is_cancelled() {
+                self.remove(i);
+            }
+        }
+    }
+
+    /// Takes a sequence out of the batch and its blocks back.
+    pub fn remove(&mut self, index: usize) -> Sequence {
+        let mut sequence = self.running.remove(index);
+        self.pool.release(&mut sequence.blocks);
+        sequence
+    }
+
+    /// Ends everything.
+    pub fn fail_all(&mut self, error: &EngineError) {
+        while !self.running.is_empty() {
+            self.remove(0).fail(error.clone());
+        }
+        self.waiting.drain(..).for_each(|sequence| sequence.fail(error.clone()));
+    }
+
+    /// Shares of the next step; none only when there is nothing to do. Decoding sequences come first, so that a long prompt
+    /// delays nobody; the rest of the budget goes to prompts in the order of their arrival.
+    pub fn plan(&mut self, counters: &Counters) -> Vec<Share> {
+        loop {
+            self.admit();
+            let shares = self.try_plan(counters);
+            // Without a share everybody waits for blocks: the youngest gives its own up.
+            if !shares.is_empty() || self.running.is_empty() {
+                return shares;
+            }
+            self.preempt(counters);
+        }
+    }
+
+    fn admit(&mut self) {
+        while self.running.len() < self.sequences_max {
+            let Some(next) = self.waiting.front() else { return };
+            let first = next.chunk(self.budget, self.budget);
+            if self.pool.lacking(0, first) > self.pool.free() {
+                return;
+            }
+            let Some(mut sequence) = self.waiting.pop_front() else { return };
+            sequence.start();
+            self.running.push(sequence);
+        }
+    }
+
+    fn try_plan(&mut self, counters: &Counters) -> Vec<Share> {
+        let mut shares = Vec::new();
+        let mut budget = self.budget;
+        let mut i = 0;
+        while i < self.running.len() && budget > 0 {
+            if self.running[i].pending() == 1 {
+                while !self.grow(i, 1) && self.running.len() > i + 1 {
+                    self.preempt(counters);
+                }
+                if self.grow(i, 1) {
+                    shares.push(Share { sequence: i, count: 1 });
+                    budget -= 1;
+                }
+            }
+            i += 1;
+        }
+        for i in 0..self.running.len() {
+            let chunk = self.running[i].chunk(budget, self.budget);
+            if self.running[i].pending() > 1 && chunk > 0 && self.grow(i, chunk) {
+                shares.push(Share { sequence: i, count: chunk });
+                budget = budget.saturating_sub(chunk);
+            }
+        }
+        shares.sort_by_key(|share| share.sequence);
+        shares
+    }
+
+    fn grow(&mut self, index: usize, count: usize) -> bool {
+        let sequence = &mut self.running[index];
+        self.pool.grow(&mut sequence.blocks, sequence.cached + count)
+    }
+
+    /// The youngest loses its blocks and waits, in front of all others.
+    fn preempt(&mut self, counters: &Counters) {
+        let mut youngest = self.remove(self.running.len() - 1);
+        youngest.restart();
+        self.waiting.push_front(youngest);
+        count(&counters.preemptions, 1);
+    }
+
+    /// Publishes the gauges; every block is free or owned by exactly one sequence.
+    pub fn account(&self, counters: &Counters) {
+        debug_assert!(self.pool.agrees_with(self.running.iter().map(|sequence| &sequence.blocks)));
+        set(&counters.running, self.running.len());
+        set(&counters.waiting, self.waiting.len());
+        set(&counters.blocks_used, self.pool.used());
+        set(&counters.blocks_total, self.pool.total());
+    }
+}

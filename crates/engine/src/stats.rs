@@ -1,0 +1,52 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Numbers of a running engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sequences in the batch.
+    pub running: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Cache blocks that sequences own.
+    pub blocks_used: usize,
+    /// Cache blocks in all.
+    pub blocks_total: usize,
+    /// Prompt tokens computed since the start.
+    pub prompt_tokens: usize,
+    /// Tokens drawn since the start.
+    pub generated_tokens: usize,
+    /// Times a sequence lost its blocks to another and began again.
+    pub preemptions: usize,
+    /// Media items encoded.
+    pub encoded: usize,
+    /// Media items found encoded already.
+    pub encoder_hits: usize,
+}
+
+macro_rules! counters {
+    ($($field:ident)*) => {
+        /// The same numbers where the engine's thread writes and others read.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $(pub $field: AtomicUsize),*
+        }
+
+        impl Counters {
+            pub fn read(&self) -> Stats {
+                Stats { $($field: self.$field.load(Ordering::Relaxed)),* }
+            }
+        }
+    };
+}
+
+counters! { running waiting blocks_used blocks_total prompt_tokens generated_tokens preemptions encoded encoder_hits }
+
+/// Adds to a counter.
+pub fn count(counter: &AtomicUsize, by: usize) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// Sets a gauge.
+pub fn set(gauge: &AtomicUsize, to: usize) {
+    gauge.store(to, Ordering::Relaxed);
+}

@@ -1,0 +1,277 @@
+//! The engine over a model whose answers depend on every token, position, media row and island that it should see.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mistralrs_engine::{CacheSize, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Request, Sampling};
+use nn::{
+    Array, Batch, Cache, CacheSpec, Device, LayerCache, MediaInput, MediaKind, Model, NnError, Placement, Positions, Prompt,
+    Tensor,
+};
+
+const VOCAB: usize = 61;
+/// Tokens that make the toy model misbehave.
+const ERR: u32 = 57;
+const PANIC: u32 = 58;
+const NAN: u32 = 59;
+
+struct Toy {
+    spec: CacheSpec,
+    encodes: Arc<AtomicUsize>,
+}
+
+impl Toy {
+    fn new() -> (Self, Arc<AtomicUsize>) {
+        let encodes = Arc::new(AtomicUsize::new(0));
+        let layers = vec![LayerCache::Kv { kv_heads: 1, head_dim: 2, window: None }];
+        (Self { spec: CacheSpec { layers }, encodes: encodes.clone() }, encodes)
+    }
+}
+
+impl Model for Toy {
+    fn cache_spec(&self) -> &CacheSpec {
+        &self.spec
+    }
+
+    fn vocab_size(&self) -> usize {
+        VOCAB
+    }
+
+    fn encode(&self, input: &MediaInput) -> Result<Tensor, NnError> {
+        self.encodes.fetch_add(1, Ordering::Relaxed);
+        let value = input.arrays["value"].data[0];
+        assert!(value != -2.0, "this picture makes the encoder panic");
+        if value == -1.0 {
+            return Err(NnError::Input("value"));
+        }
+        let rows: Vec<f32> = (0..input.rows).map(|i| value + i as f32).collect();
+        Ok(Tensor::from_vec(rows, (input.rows, 1), &Device::Cpu)?)
+    }
+
+    fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {
+        let mut values: Vec<f32> = batch.tokens.iter().map(|&t| t as f32).collect();
+        for item in &batch.media {
+            let rows: Vec<f32> = item.rows.flatten_all()?.to_vec1()?;
+            values[item.at..item.at + rows.len()].copy_from_slice(&rows);
+        }
+        let mut hashes = vec![0u64; values.len()];
+        let mut nan = vec![false; values.len()];
+        for span in &batch.spans {
+            let tokens = &batch.tokens[span.rows.clone()];
+            assert!(!tokens.contains(&PANIC), "this token makes the model panic");
+            if tokens.contains(&ERR) {
+                return Err(NnError::Input("token"));
+            }
+            let keys: Vec<f32> = span.rows.clone().flat_map(|row| [values[row], batch.positions[row][1] as f32]).collect();
+            let keys = Tensor::from_vec(keys, (span.rows.len(), 1, 2), &Device::Cpu)?;
+            cache.append(0, span, &keys, &keys)?;
+            let seen: Vec<f32> = cache.read(0, span, 0)?.0.flatten_all()?.to_vec1()?;
+            for row in span.rows.clone() {
+                let token = span.start + row - span.rows.start;
+                let island = span.islands.iter().find(|island| island.contains(&token));
+                let last = island.map_or(token, |island| island.end - 1);
+                let fold = |h: u64, v: &f32| h.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(v.to_bits().into());
+                hashes[row] = seen[..(last + 1) * 2].iter().fold(7, fold);
+                nan[row] = tokens.contains(&NAN);
+            }
+        }
+        let logit = |row: usize, id: usize| match () {
+            () if nan[row] => f32::NAN,
+            () if id >= ERR as usize => -1e4, // never drawn
+            () => ((hashes[row] >> 20).wrapping_mul(id as u64 + 3) % 997) as f32 / 100.0,
+        };
+        let logits: Vec<f32> = batch.wanted.iter().flat_map(|&row| (0..VOCAB).map(move |id| logit(row, id))).collect();
+        Ok(Tensor::from_vec(logits, (batch.wanted.len(), VOCAB), &Device::Cpu)?)
+    }
+}
+
+fn small() -> EngineConfig {
+    EngineConfig { block_size: 4, cache: CacheSize::Blocks(40), ..EngineConfig::new(100) }
+}
+
+fn start(config: EngineConfig) -> Engine {
+    Engine::start(Box::new(Toy::new().0), config).unwrap()
+}
+
+/// A prompt of tokens, with media of `rows` rows and `value` at these places; the item is an island.
+fn prompt(tokens: Vec<u32>, media: &[(usize, usize, f32)]) -> Prompt {
+    let mut prompt = Prompt::text(tokens);
+    for &(at, rows, value) in media {
+        let array = Array { shape: vec![1], data: vec![value] };
+        let input = Arc::new(MediaInput::new(MediaKind::Image, rows, [("value", array)]));
+        prompt.media.push(Placement { input, at: vec![at..at + rows] });
+        prompt.islands.push(at..at + rows);
+    }
+    let rows = (0..prompt.tokens.len() as u32).map(|i| [i, i * 2, i]).collect();
+    prompt.positions = Positions::Explicit { rows, next: 1000 };
+    prompt
+}
+
+fn request(prompt: Prompt, tokens_max: usize, seed: Option<u64>) -> Request {
+    let temperature = if seed.is_some() { 1.0 } else { 0.0 };
+    Request {
+        prompt,
+        sampling: Sampling { temperature, seed, top_p: 0.9, ..Sampling::default() },
+        tokens_max,
+        stop_tokens: vec![3],
+    }
+}
+
+/// Everything that arrives: tokens, and how it ended.
+fn collect(mut events: Events) -> (Vec<u32>, Result<FinishReason, EngineError>) {
+    let mut tokens = Vec::new();
+    loop {
+        match events.blocking_recv() {
+            Some(Event::Token { id, .. }) => tokens.push(id),
+            Some(Event::Finished { reason, usage }) => {
+                assert_eq!(usage.completion_tokens, tokens.len() + usize::from(reason != FinishReason::Length));
+                return (tokens, Ok(reason));
+            }
+            Some(Event::Failed(error)) => return (tokens, Err(error)),
+            None => return (tokens, Err(EngineError::ShutDown)),
+        }
+    }
+}
+
+/// A request of random shape.
+fn random_request(random: &mut fastrand::Rng) -> Request {
+    let mut tokens: Vec<u32> = (0..random.usize(1..40)).map(|_| random.u32(4..50)).collect();
+    let mut media = Vec::new();
+    for _ in 0..random.usize(0..3) {
+        let rows = random.usize(1..12);
+        media.push((tokens.len(), rows, random.u32(0..5) as f32 * 100.0));
+        tokens.extend(vec![5; rows]);
+        tokens.push(random.u32(4..50));
+    }
+    let seed = random.bool().then(|| random.u64(..));
+    request(prompt(tokens, &media), random.usize(1..20), seed)
+}
+
+#[test]
+fn answers_do_not_depend_on_who_else_runs() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut preemptions = 0;
+    for _ in 0..150 {
+        let requests: Vec<Request> = (0..random.usize(2..9)).map(|_| random_request(&mut random)).collect();
+        let alone: Vec<_> = requests.iter().map(|r| collect(start(EngineConfig::new(100)).submit(r.clone()).unwrap())).collect();
+        let config = EngineConfig {
+            budget_tokens_max: random.usize(1..50),
+            cache: CacheSize::Blocks(random.usize(25..60)),
+            sequences_max: random.usize(1..9),
+            ..small()
+        };
+        let engine = start(config);
+        let cancelled: Vec<bool> = requests.iter().map(|_| random.u8(0..5) == 0).collect();
+        let events: Vec<Events> = requests.iter().map(|r| engine.submit(r.clone()).unwrap()).collect();
+        for ((events, expected), cancelled) in events.into_iter().zip(alone).zip(cancelled) {
+            if cancelled {
+                drop(events);
+            } else {
+                assert_eq!(collect(events), expected);
+            }
+        }
+        preemptions += engine.stats().preemptions;
+    }
+    assert!(preemptions > 0, "the schedules were never short of blocks");
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_at_once() {
+    let engine = start(small());
+    let base = || request(prompt(vec![4; 10], &[]), 5, None);
+    let long = EngineError::ContextTooLong { tokens: 101, allowed: 100 };
+    let cases: Vec<(Request, EngineError)> = vec![
+        (Request { prompt: Prompt::text(vec![]), ..base() }, EngineError::EmptyPrompt),
+        (Request { tokens_max: 91, ..base() }, long),
+        (
+            Request { tokens_max: 0, ..base() },
+            EngineError::OutOfRange { field: "tokens_max", found: "0".into(), allowed: "at least 1" },
+        ),
+        (
+            Request { prompt: prompt(vec![4, 61], &[]), ..base() },
+            EngineError::UnknownToken { field: "prompt", id: 61, vocab: 61 },
+        ),
+        (
+            Request { stop_tokens: vec![u32::MAX], ..base() },
+            EngineError::UnknownToken { field: "stop_tokens", id: u32::MAX, vocab: 61 },
+        ),
+    ];
+    for (request, expected) in cases {
+        assert_eq!(engine.submit(request).unwrap_err(), expected);
+    }
+    let wrong = Sampling { top_p: 2.0, ..Sampling::default() };
+    assert!(matches!(engine.submit(Request { sampling: wrong, ..base() }), Err(EngineError::OutOfRange { field: "top_p", .. })));
+}
+
+#[test]
+fn one_sequences_failure_is_nobody_elses() {
+    let engine = start(small());
+    let good = || request(prompt(vec![9, 8, 7, 6], &[]), 15, None);
+    let expected = collect(engine.submit(good()).unwrap());
+    let failing = [
+        prompt(vec![4, ERR, 4], &[]),
+        prompt(vec![4, PANIC, 4], &[]),
+        prompt(vec![4, NAN, 4], &[]),
+        prompt(vec![4, 5, 5, 4], &[(1, 2, -1.0)]),
+        prompt(vec![4, 5, 5, 4], &[(1, 2, -2.0)]),
+    ];
+    for bad in failing {
+        let before = engine.submit(good()).unwrap();
+        let bad = engine.submit(request(bad, 5, None)).unwrap();
+        let after = engine.submit(good()).unwrap();
+        let (tokens, result) = collect(bad);
+        assert!(
+            tokens.is_empty()
+                && matches!(result, Err(EngineError::Compute(_) | EngineError::Encode { .. } | EngineError::NotFinite)),
+            "{result:?}"
+        );
+        assert_eq!((collect(before), collect(after)), (expected.clone(), expected.clone()));
+    }
+}
+
+#[test]
+fn a_picture_is_encoded_once() {
+    let (toy, encodes) = Toy::new();
+    let engine = Engine::start(Box::new(toy), small()).unwrap();
+    let ask = |question: u32| request(prompt(vec![4, 5, 5, 5, question], &[(1, 3, 7.0)]), 3, None);
+    let first = collect(engine.submit(ask(9)).unwrap());
+    assert_ne!(first, collect(engine.submit(ask(10)).unwrap()));
+    assert_eq!(first, collect(engine.submit(ask(9)).unwrap()));
+    assert_eq!(encodes.load(Ordering::Relaxed), 1);
+    let other = request(prompt(vec![4, 5, 5, 5, 9], &[(1, 3, 8.0)]), 3, None);
+    assert_ne!(first, collect(engine.submit(other).unwrap()));
+    assert_eq!((encodes.load(Ordering::Relaxed), engine.stats().encoder_hits), (2, 2));
+}
+
+#[test]
+fn dropping_the_receiver_frees_the_blocks_and_dropping_the_engine_ends_all() {
+    let engine = start(EngineConfig { sequences_max: 1, ..small() });
+    let long = || Request { stop_tokens: vec![], ..request(prompt(vec![9; 10], &[]), 90, None) };
+    let mut running = engine.submit(long()).unwrap();
+    assert!(matches!(running.blocking_recv(), Some(Event::Token { .. })));
+    let waiting = engine.submit(long()).unwrap();
+    drop(waiting);
+    drop(running);
+    let (tokens, result) = collect(engine.submit(long()).unwrap());
+    assert_eq!((tokens.len(), result), (90, Ok(FinishReason::Length)));
+    assert!(engine.stats().generated_tokens < 2 * 90 + 1, "the abandoned request ran to its end, and the one behind it too");
+    let mut unfinished = engine.submit(long()).unwrap();
+    assert!(matches!(unfinished.blocking_recv(), Some(Event::Token { .. })));
+    drop(engine);
+    let ended = collect(unfinished).1;
+    assert!(matches!(ended, Err(EngineError::ShutDown) | Ok(FinishReason::Length)), "{ended:?}");
+}
+
+#[test]
+fn a_full_queue_refuses() {
+    let engine = start(EngineConfig { sequences_max: 1, queue_max: 2, ..small() });
+    let long = || Request { stop_tokens: vec![], ..request(prompt(vec![9; 10], &[]), 90, None) };
+    let submitted: Vec<_> = (0..60).map(|_| engine.submit(long())).collect();
+    assert!(submitted.iter().any(|s| matches!(s, Err(EngineError::Overloaded { .. }))));
+    for events in submitted.into_iter().flatten() {
+        assert_eq!(collect(events).1, Ok(FinishReason::Length));
+    }
+    assert!(engine.submit(long()).is_ok());
+}

@@ -1,0 +1,193 @@
+//! The JSON of a chat request → [`ChatRequest`].
+
+use axum::http::StatusCode;
+use mistralrs::{ChatRequest, Content, MediaKind, MediaSource, Message, Part, Sampling};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::Failure;
+
+const STOPS_MAX: usize = 16;
+const STOP_BYTES_MAX: usize = 1024;
+
+/// The body of POST /v1/chat/completions. Fields that are not named here are ignored.
+#[derive(Debug, Default, Deserialize)]
+pub struct ChatBody {
+    pub model: Option<String>,
+    messages: Vec<MessageBody>,
+    max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<i64>,
+    min_p: Option<f32>,
+    seed: Option<i64>,
+    stop: Option<Stop>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<usize>,
+    chat_template_kwargs: Option<Map<String, Value>>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    return_token_ids: Option<bool>,
+    // Not served yet: refused rather than ignored.
+    n: Option<u32>,
+    tools: Option<Vec<Value>>,
+    response_format: Option<Value>,
+    logit_bias: Option<Map<String, Value>>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MessageBody {
+    role: String,
+    #[serde(default)]
+    content: Value,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Stop {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// What the answer is to look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub stream: bool,
+    pub include_usage: bool,
+    pub logprobs: bool,
+    pub token_ids: bool,
+}
+
+/// Reads a body.
+pub fn parse(body: &[u8]) -> Result<ChatBody, Failure> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let parsed: Result<ChatBody, _> = serde_path_to_error::deserialize(&mut json);
+    let parsed = parsed.map_err(|e| {
+        let path = e.path().to_string();
+        let syntax = e.inner().is_syntax() || e.inner().is_eof();
+        let message = if syntax { format!("the body is not JSON: {}", e.inner()) } else { format!("{path}: {}", e.inner()) };
+        let failure = Failure::new(StatusCode::BAD_REQUEST, message).code("invalid_json");
+        if syntax || path == "." { failure } else { failure.param(path).code("invalid_value") }
+    })?;
+    let ended =
+        json.end().map_err(|e| Failure::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {e}")).code("invalid_json"));
+    ended.map(|()| parsed)
+}
+
+impl ChatBody {
+    pub fn shape(&self) -> Shape {
+        Shape {
+            stream: self.stream.unwrap_or(false),
+            include_usage: self.stream_options.as_ref().and_then(|o| o.include_usage).unwrap_or(false),
+            logprobs: self.logprobs.unwrap_or(false),
+            token_ids: self.return_token_ids.unwrap_or(false),
+        }
+    }
+
+    /// The request for the facade.
+    pub fn request(self) -> Result<ChatRequest, Failure> {
+        self.refuse_what_is_not_served()?;
+        let sampling = self.sampling()?;
+        let tokens_max = match (self.max_completion_tokens, self.max_tokens) {
+            (Some(0), _) => return Err(Failure::invalid("max_completion_tokens", "max_completion_tokens must be at least 1")),
+            (None, Some(0)) => return Err(Failure::invalid("max_tokens", "max_tokens must be at least 1")),
+            (first, second) => first.or(second).map(|n| n as usize),
+        };
+        let stop = match self.stop {
+            None => Vec::new(),
+            Some(Stop::One(text)) => vec![text],
+            Some(Stop::Many(texts)) => texts,
+        };
+        if stop.len() > STOPS_MAX || stop.iter().any(|text| text.len() > STOP_BYTES_MAX) {
+            return Err(Failure::invalid("stop", format!("stop takes at most {STOPS_MAX} texts of {STOP_BYTES_MAX} bytes")));
+        }
+        if self.messages.is_empty() {
+            return Err(Failure::invalid("messages", "messages must not be empty"));
+        }
+        let messages = self.messages.into_iter().enumerate().map(|(i, message)| message.convert(i)).collect::<Result<_, _>>()?;
+        let template_kwargs = self.chat_template_kwargs.unwrap_or_default();
+        Ok(ChatRequest { messages, tools: Vec::new(), template_kwargs, sampling, tokens_max, stop })
+    }
+
+    fn sampling(&self) -> Result<Sampling, Failure> {
+        let top_k = match self.top_k {
+            None | Some(-1 | 0) => 0,
+            Some(k) => usize::try_from(k).map_err(|_| Failure::invalid("top_k", "top_k must be positive, or 0 or -1 for all"))?,
+        };
+        let check = |field: &'static str, met: bool, range: &str| match met {
+            true => Ok(()),
+            false => Err(Failure::invalid(field, format!("{field} must be {range}"))),
+        };
+        let (temperature, top_p, min_p) = (self.temperature.unwrap_or(0.0), self.top_p.unwrap_or(1.0), self.min_p.unwrap_or(0.0));
+        check("temperature", (0.0..=100.0).contains(&temperature), "between 0 and 100")?;
+        check("top_p", top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
+        check("min_p", (0.0..=1.0).contains(&min_p), "between 0 and 1")?;
+        check("top_logprobs", self.top_logprobs.is_none_or(|n| n <= 20), "at most 20")?;
+        let asked = self.logprobs.unwrap_or(false);
+        check("top_logprobs", self.top_logprobs.is_none() || asked, "left out unless logprobs is true")?;
+        let logprobs = asked.then_some(self.top_logprobs.unwrap_or(0));
+        Ok(Sampling { temperature, top_k, top_p, min_p, seed: self.seed.map(i64::cast_unsigned), logprobs })
+    }
+
+    fn refuse_what_is_not_served(&self) -> Result<(), Failure> {
+        let format = self.response_format.as_ref().and_then(|format| format["type"].as_str());
+        let zero = |penalty: Option<f32>| penalty.is_none_or(|p| p == 0.0);
+        let fields = [
+            ("n", self.n.is_none_or(|n| n == 1)),
+            ("tools", self.tools.as_ref().is_none_or(Vec::is_empty)),
+            ("response_format", self.response_format.is_none() || format == Some("text")),
+            ("logit_bias", self.logit_bias.as_ref().is_none_or(Map::is_empty)),
+            ("presence_penalty", zero(self.presence_penalty)),
+            ("frequency_penalty", zero(self.frequency_penalty)),
+        ];
+        match fields.into_iter().find(|(_, served)| !served) {
+            Some((field, _)) => {
+                Err(Failure::invalid(field, format!("this value of {field} is not supported")).code("unsupported_value"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl MessageBody {
+    fn convert(self, index: usize) -> Result<Message, Failure> {
+        let at = format!("messages[{index}].content");
+        let content = match self.content {
+            Value::Null => Content::Text(String::new()),
+            Value::String(text) => Content::Text(text),
+            Value::Array(parts) => {
+                let parts = parts.iter().enumerate().map(|(j, value)| part(value, &format!("{at}[{j}]")));
+                Content::Parts(parts.collect::<Result<_, _>>()?)
+            }
+            _ => return Err(Failure::invalid(&at, format!("{at} must be a text or a list of parts"))),
+        };
+        Ok(Message { role: self.role, content, extra: self.extra })
+    }
+}
+
+fn part(value: &Value, at: &str) -> Result<Part, Failure> {
+    let kind = value["type"].as_str().unwrap_or_default();
+    let missing = |what: &str| Failure::invalid(format!("{at}.{what}"), format!("{at}.{what} is missing or not a text"));
+    let media = match kind {
+        "text" => return value["text"].as_str().map(|text| Part::Text(text.to_string())).ok_or_else(|| missing("text")),
+        "image_url" => MediaKind::Image,
+        "audio_url" => MediaKind::Audio,
+        "video_url" => MediaKind::Video,
+        _ => {
+            let message = format!("{at}.type must be text, image_url, audio_url or video_url");
+            return Err(Failure::invalid(format!("{at}.type"), message));
+        }
+    };
+    let url = value[kind].as_str().or_else(|| value[kind]["url"].as_str()).ok_or_else(|| missing(&format!("{kind}.url")))?;
+    Ok(Part::Media(media, MediaSource::Url(url.to_string())))
+}

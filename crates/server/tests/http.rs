@@ -1,0 +1,219 @@
+//! Requests in, JSON and event streams out, over the built-in demo model.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use mistralrs::{FileAccess, Hub, LoadOptions, Model, ModelSource};
+use mistralrs_server::router;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+async fn server(files: FileAccess) -> Router {
+    let hub = Hub { cache: "/nonexistent".into(), endpoint: None, token: None, offline: true };
+    let options = LoadOptions { files, ..LoadOptions::new(ModelSource::Demo, hub) };
+    router(Model::load(options, Arc::new(|_| ())).await.unwrap())
+}
+
+fn picture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/demo").join(name).canonicalize().unwrap().display().to_string()
+}
+
+fn data_url(name: &str) -> String {
+    format!("data:image/png;base64,{}", STANDARD.encode(std::fs::read(picture(name)).unwrap()))
+}
+
+fn ask(url: &str, question: &str) -> Value {
+    let content = json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]);
+    json!({"model": "default", "messages": [{"role": "user", "content": content}]})
+}
+
+async fn send(server: &Router, request: Request<Body>) -> (StatusCode, String) {
+    let response = server.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    (status, String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap())
+}
+
+async fn post(server: &Router, body: String) -> (StatusCode, String) {
+    let request = Request::post("/v1/chat/completions").header("content-type", "application/json");
+    send(server, request.body(Body::from(body)).unwrap()).await
+}
+
+/// The answer to a chat request that is in order.
+async fn chat(server: &Router, body: Value) -> Value {
+    let (status, text) = post(server, body.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The JSON of a stream's events, and whether it ended with [DONE].
+async fn stream(server: &Router, mut body: Value) -> (Vec<Value>, bool) {
+    body["stream"] = true.into();
+    let (status, text) = post(server, body.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    let mut data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    let done = data.last() == Some(&"[DONE]");
+    if done {
+        data.pop();
+    }
+    (data.iter().map(|json| serde_json::from_str(json).unwrap()).collect(), done)
+}
+
+fn with(mut body: Value, extra: Value) -> Value {
+    extra.as_object().unwrap().iter().for_each(|(key, value)| body[key] = value.clone());
+    body
+}
+
+#[tokio::test]
+async fn a_picture_is_answered_whole_and_streamed_alike() {
+    let server = server(FileAccess::All).await;
+    let file = format!("file://{}", picture("red_circle.png"));
+    let extra = json!({"logprobs": true, "top_logprobs": 2, "return_token_ids": true, "stream_options": {"include_usage": true}});
+    let body = with(ask(&file, "What is in this picture?"), extra);
+    let whole = chat(&server, body.clone()).await;
+    let choice = &whole["choices"][0];
+    let text = choice["message"]["content"].as_str().unwrap();
+    assert!(text.contains("red circle"), "{text}");
+    assert_eq!((&choice["finish_reason"], &whole["object"]), (&json!("stop"), &json!("chat.completion")));
+    let ids = choice["token_ids"].as_array().unwrap();
+    let (prompt, completion) =
+        (whole["usage"]["prompt_tokens"].as_u64().unwrap(), whole["usage"]["completion_tokens"].as_u64().unwrap());
+    assert_eq!(whole["usage"]["total_tokens"], prompt + completion);
+    assert_eq!((ids.len() as u64, whole["prompt_token_ids"].as_array().unwrap().len() as u64), (completion, prompt));
+    let logprobs = choice["logprobs"]["content"].as_array().unwrap();
+    assert_eq!(logprobs.len() as u64, completion - 1, "one for each token but the end token");
+    for entry in logprobs {
+        assert!(entry["logprob"].as_f64().unwrap() <= 0.0 && entry["top_logprobs"].as_array().unwrap().len() == 2, "{entry}");
+        assert_eq!(entry["token"], entry["top_logprobs"][0]["token"], "greedy takes the best");
+    }
+
+    let (chunks, done) = stream(&server, body).await;
+    assert!(done && chunks.iter().all(|chunk| chunk["object"] == "chat.completion.chunk"));
+    let said: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(said, text);
+    assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+    assert_eq!(chunks[0]["prompt_token_ids"], whole["prompt_token_ids"]);
+    let streamed: Vec<Value> = chunks.iter().filter_map(|c| c["choices"][0]["token_ids"].as_array()).flatten().cloned().collect();
+    assert_eq!(&streamed, ids);
+    assert_eq!(chunks[chunks.len() - 2]["choices"][0]["finish_reason"], "stop");
+    assert_eq!((&chunks[chunks.len() - 1]["usage"], &chunks[chunks.len() - 1]["choices"]), (&whole["usage"], &json!([])));
+}
+
+#[tokio::test]
+async fn answers_end_where_they_are_told_to() {
+    let server = server(FileAccess::All).await;
+    let body = ask(&data_url("red_circle.png"), "What is in this picture?");
+    let plain = chat(&server, body.clone()).await["choices"][0]["message"]["content"].as_str().unwrap().to_string();
+    let cases = [
+        (json!({"max_tokens": 2}), "length", 2),
+        (json!({"max_completion_tokens": 1, "max_tokens": 50}), "length", 1),
+        (json!({"stop": " red"}), "stop", 0),
+        (json!({"stop": ["zzz", "circle"]}), "stop", 0),
+    ];
+    for (extra, reason, tokens) in cases {
+        let answer = chat(&server, with(body.clone(), extra.clone())).await;
+        let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+        assert!(plain.starts_with(text) && text.len() < plain.len(), "{extra}: {text:?} of {plain:?}");
+        assert_eq!(answer["choices"][0]["finish_reason"], reason, "{extra}");
+        assert!(tokens == 0 || answer["usage"]["completion_tokens"] == tokens, "{extra}");
+        let (chunks, _) = stream(&server, with(body.clone(), extra.clone())).await;
+        let said: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+        assert_eq!(said, text, "{extra} streamed");
+    }
+}
+
+#[tokio::test]
+async fn a_seed_repeats_an_answer() {
+    let server = server(FileAccess::All).await;
+    let body = with(ask(&data_url("four_shapes.png"), "Describe this picture."), json!({"temperature": 2.0, "max_tokens": 24}));
+    let text = async |seed: i64| chat(&server, with(body.clone(), json!({"seed": seed}))).await["choices"][0]["message"].clone();
+    assert_eq!(text(7).await, text(7).await);
+    let mut others = Vec::new();
+    for seed in 0..4 {
+        others.push(text(seed).await);
+    }
+    others.dedup();
+    assert!(others.len() > 1, "four seeds gave one answer");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_with_its_place() {
+    let server = server(FileAccess::None).await;
+    let picture = data_url("red_circle.png");
+    let good = || ask(&picture, "What is this?");
+    let part = |part: Value| json!({"messages": [{"role": "user", "content": [part]}]});
+    let bytes = |bytes: &[u8]| format!("data:image/png;base64,{}", STANDARD.encode(bytes));
+    let cases: Vec<(Value, u16, Value, &str)> = vec![
+        (json!({}), 400, json!(null), "messages"),
+        (json!({"messages": []}), 400, json!("messages"), "must not be empty"),
+        (json!({"messages": [{"content": "a"}]}), 400, json!("messages[0]"), "role"),
+        (json!({"messages": [{"role": "user", "content": 3}]}), 400, json!("messages[0].content"), "a text or a list"),
+        (part(json!({"type": "picture"})), 400, json!("messages[0].content[0].type"), "must be text"),
+        (part(json!({"type": "text"})), 400, json!("messages[0].content[0].text"), "missing"),
+        (part(json!({"type": "image_url", "image_url": {}})), 400, json!("messages[0].content[0].image_url.url"), "missing"),
+        (ask("data:image/png;base64,@", ""), 400, json!("messages[0].content[0]"), "not base64"),
+        (ask(&bytes(b"hello"), ""), 400, json!("messages[0].content[0]"), "not an image"),
+        (ask(&bytes(b"\x89PNG\r\n\x1a\n????"), ""), 400, json!("messages[0].content[0]"), "damaged"),
+        (ask("ftp://a/b.png", ""), 400, json!("messages[0].content[0]"), "not supported"),
+        (ask("file:///etc/hostname", ""), 403, json!("messages[0].content[0]"), "may not be read"),
+        (ask("/etc/hostname", ""), 403, json!("messages[0].content[0]"), "may not be read"),
+        (
+            part(json!({"type": "audio_url", "audio_url": {"url": "a.wav"}})),
+            400,
+            json!("messages[0].content[0]"),
+            "does not take audio",
+        ),
+        (with(good(), json!({"temperature": -1})), 400, json!("temperature"), "between 0 and 100"),
+        (with(good(), json!({"temperature": "hot"})), 400, json!("temperature"), "invalid type"),
+        (with(good(), json!({"top_p": 0})), 400, json!("top_p"), "above 0"),
+        (with(good(), json!({"top_k": -5})), 400, json!("top_k"), "positive"),
+        (with(good(), json!({"min_p": 2})), 400, json!("min_p"), "between 0 and 1"),
+        (with(good(), json!({"max_tokens": 0})), 400, json!("max_tokens"), "at least 1"),
+        (with(good(), json!({"max_tokens": 99999})), 400, json!("messages"), "more than the context of 2048"),
+        (with(good(), json!({"top_logprobs": 3})), 400, json!("top_logprobs"), "unless logprobs"),
+        (with(good(), json!({"logprobs": true, "top_logprobs": 21})), 400, json!("top_logprobs"), "at most 20"),
+        (with(good(), json!({"stop": vec!["a"; 17]})), 400, json!("stop"), "at most 16"),
+        (with(good(), json!({"n": 2})), 400, json!("n"), "not supported"),
+        (with(good(), json!({"tools": [{"type": "function"}]})), 400, json!("tools"), "not supported"),
+        (with(good(), json!({"model": "gpt-9"})), 404, json!("model"), "there is no model"),
+    ];
+    for (body, status, param, message) in cases {
+        let (found, text) = post(&server, body.to_string()).await;
+        let error: Value = serde_json::from_str::<Value>(&text).unwrap()["error"].clone();
+        assert_eq!((found.as_u16(), &error["param"]), (status, &param), "{text}");
+        assert!(error["message"].as_str().unwrap().contains(message), "{message:?} in {text}");
+        assert!(error["type"].is_string() && text.len() < 8192 && !text.contains("\\n"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_is_json() {
+    let server = server(FileAccess::All).await;
+    let request = |method: Method, path: &str, kind: &str, body: &str| {
+        Request::builder().method(method).uri(path).header("content-type", kind).body(Body::from(body.to_string())).unwrap()
+    };
+    let cases = [
+        (request(Method::GET, "/nowhere", "", ""), 404),
+        (request(Method::GET, "/v1/chat/completions", "", ""), 405),
+        (request(Method::POST, "/v1/chat/completions", "application/json", "{"), 400),
+        (request(Method::POST, "/v1/chat/completions", "application/json", "{} x"), 400),
+        (request(Method::POST, "/v1/chat/completions", "text/plain", "{}"), 415),
+        (request(Method::POST, "/v1/chat/completions", "application/json", &" ".repeat((64 << 20) + 1)), 413),
+    ];
+    for (request, status) in cases {
+        let (found, text) = send(&server, request).await;
+        assert_eq!(found.as_u16(), status, "{text}");
+        assert!(serde_json::from_str::<Value>(&text).unwrap()["error"]["message"].is_string(), "{text}");
+    }
+    assert_eq!(send(&server, request(Method::GET, "/health", "", "")).await, (StatusCode::OK, "OK".into()));
+    let (_, models) = send(&server, request(Method::GET, "/v1/models", "", "")).await;
+    let models: Value = serde_json::from_str(&models).unwrap();
+    let ids: Vec<&Value> = models["data"].as_array().unwrap().iter().map(|card| &card["id"]).collect();
+    assert_eq!(ids, ["default", "demo"]);
+}

@@ -1,0 +1,227 @@
+//! The engine's events → words.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::{Event, Events, FinishReason, Logprobs, Request, Timings, Usage};
+use nn::Prompt;
+use text::{Detokenizer, StopMatcher};
+
+use crate::chat::ChatRequest;
+use crate::load::{Inner, Model};
+use crate::prepare::prepare;
+use crate::{Error, Fault};
+
+/// A piece of an answer on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// A token was generated, or held-back text is released.
+    Delta(Delta),
+    /// The answer is complete. Nothing follows.
+    Done(Summary),
+}
+
+/// What one token adds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Delta {
+    /// Text that is certain now; empty while it could still be the beginning of a stop text or of a longer character.
+    pub text: String,
+    /// The token, with its alternatives when they were asked for.
+    pub token: Option<Token>,
+}
+
+/// A generated token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Natural logarithm of its probability, before temperature and truncation, when it was asked for.
+    pub logprob: Option<f32>,
+    /// Its text, by itself.
+    pub text: String,
+    /// The most probable tokens here: id, text, logprob. As many as were asked for.
+    pub top: Vec<(u32, String, f32)>,
+}
+
+/// How an answer ended, and what it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens and times.
+    pub usage: Usage,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model said that it is complete, by this token, which is not part of the text.
+    EndToken(u32),
+    /// One of the stop texts came.
+    StopText,
+    /// It has as many tokens as were asked for.
+    Length,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// What was said.
+    pub text: String,
+    /// The tokens, without an end token.
+    pub tokens: Vec<Token>,
+    /// How it ended.
+    pub summary: Summary,
+    /// Ids of the prompt.
+    pub prompt_token_ids: Vec<u32>,
+}
+
+/// An answer that is being generated. Dropping it ends the generation.
+pub struct AnswerStream {
+    inner: Arc<Inner>,
+    events: Option<Events>,
+    prompt_token_ids: Vec<u32>,
+    media_tokens: usize,
+    detokenizer: Detokenizer,
+    stop: StopMatcher,
+    completion_tokens: usize,
+    submitted: Instant,
+    first_token: Option<Instant>,
+    last: Option<Summary>,
+}
+
+impl Model {
+    /// Prepares the request and starts generating.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request, before anything is generated.
+    pub async fn stream(&self, request: &ChatRequest) -> Result<AnswerStream, Error> {
+        let prompt = prepare(&self.inner, request).await?;
+        AnswerStream::start(self.inner.clone(), prompt, request).await
+    }
+
+    /// Generates a whole answer.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request, or went wrong while generating.
+    pub async fn answer(&self, request: &ChatRequest) -> Result<Answer, Error> {
+        let mut stream = self.stream(request).await?;
+        let (mut text, mut tokens) = (String::new(), Vec::new());
+        loop {
+            match stream.next().await? {
+                Piece::Delta(delta) => {
+                    text.push_str(&delta.text);
+                    tokens.extend(delta.token);
+                }
+                Piece::Done(summary) => {
+                    return Ok(Answer { text, tokens, summary, prompt_token_ids: std::mem::take(&mut stream.prompt_token_ids) });
+                }
+            }
+        }
+    }
+}
+
+impl AnswerStream {
+    async fn start(inner: Arc<Inner>, prompt: Prompt, request: &ChatRequest) -> Result<Self, Error> {
+        let tokens = prompt.tokens.len();
+        let room = inner.context_max.saturating_sub(tokens);
+        let wanted = request.tokens_max.unwrap_or(room.max(1));
+        if wanted > room {
+            return Err(Error::Context { tokens, wanted, allowed: inner.context_max });
+        }
+        let media_tokens = prompt.media.iter().map(|item| item.input.rows).sum();
+        let prompt_token_ids = prompt.tokens.clone();
+        let engine_request =
+            Request { prompt, sampling: request.sampling.clone(), tokens_max: wanted, stop_tokens: inner.ends.clone() };
+        let events = inner.engine.submit(engine_request).map_err(refused)?;
+        Ok(Self {
+            inner,
+            events: Some(events),
+            prompt_token_ids,
+            media_tokens,
+            detokenizer: Detokenizer::default(),
+            stop: StopMatcher::new(&request.stop),
+            completion_tokens: 0,
+            submitted: Instant::now(),
+            first_token: None,
+            last: None,
+        })
+    }
+
+    /// Ids of the prompt.
+    pub fn prompt_token_ids(&self) -> &[u32] {
+        &self.prompt_token_ids
+    }
+
+    /// The next piece. After [`Piece::Done`] the same piece again.
+    ///
+    /// # Errors
+    /// The generation failed.
+    pub async fn next(&mut self) -> Result<Piece, Error> {
+        if let Some(summary) = self.last {
+            return Ok(Piece::Done(summary));
+        }
+        let gone = || Error::Generation("the engine stopped".into());
+        let event = match &mut self.events {
+            Some(events) => events.recv().await.ok_or_else(gone)?,
+            None => return Err(gone()),
+        };
+        match event {
+            Event::Token { id, logprobs } => self.token(id, logprobs).map(Piece::Delta),
+            Event::Finished { reason, usage } => self.finish(reason, usage),
+            Event::Failed(e) => Err(Error::Generation(e.to_string())),
+        }
+    }
+
+    fn token(&mut self, id: u32, logprobs: Option<Logprobs>) -> Result<Delta, Error> {
+        self.completion_tokens += 1;
+        let tokenizer = &self.inner.tokenizer;
+        let alone = |id: u32| tokenizer.decode(&[id], true).unwrap_or_default();
+        let logprob = logprobs.as_ref().map(|logprobs| logprobs.chosen);
+        let top = logprobs.iter().flat_map(|logprobs| &logprobs.top).map(|&(id, logprob)| (id, alone(id), logprob)).collect();
+        let token = Some(Token { id, logprob, text: alone(id), top });
+        let words = self.detokenizer.push(tokenizer, id).map_err(text_failed)?;
+        let text = self.stop.push(&words);
+        self.first_token.get_or_insert_with(Instant::now);
+        if self.stop.stopped() {
+            // Dropping the receiver is how the engine learns that nobody listens any more.
+            self.events = None;
+            self.last = Some(Summary { finish: Finish::StopText, usage: self.usage_so_far() });
+        }
+        Ok(Delta { text, token })
+    }
+
+    fn finish(&mut self, reason: FinishReason, usage: Usage) -> Result<Piece, Error> {
+        self.events = None;
+        let words = self.detokenizer.finish(&self.inner.tokenizer).map_err(text_failed)?;
+        let text = self.stop.push(&words) + &self.stop.finish();
+        let finish = match reason {
+            FinishReason::Stop { token } => Finish::EndToken(token),
+            FinishReason::Length => Finish::Length,
+        };
+        let summary = Summary { finish, usage };
+        self.last = Some(summary);
+        if text.is_empty() { Ok(Piece::Done(summary)) } else { Ok(Piece::Delta(Delta { text, token: None })) }
+    }
+
+    /// What an answer took that the engine did not see the end of.
+    fn usage_so_far(&self) -> Usage {
+        let since = |begin: Option<Instant>| begin.map_or(Duration::ZERO, |begin| begin.elapsed());
+        let first_token = since(Some(self.submitted)) - since(self.first_token);
+        let timings = Timings { first_token, prefill: first_token, decode: since(self.first_token), ..Timings::default() };
+        let (prompt_tokens, media_tokens) = (self.prompt_token_ids.len(), self.media_tokens);
+        Usage { prompt_tokens, media_tokens, completion_tokens: self.completion_tokens, timings }
+    }
+}
+
+fn text_failed(e: text::TextError) -> Error {
+    Error::Generation(e.to_string())
+}
+
+fn refused(e: engine::EngineError) -> Error {
+    match e {
+        engine::EngineError::Overloaded { .. } => Error::Overloaded,
+        engine::EngineError::ShutDown => Error::Generation(e.to_string()),
+        e => Error::request("request", Fault::Invalid, e),
+    }
+}

@@ -1,0 +1,110 @@
+//! What is asked: messages with words and media, and how the answer is to be generated.
+
+use engine::Sampling;
+use nn::MediaKind;
+use serde_json::{Map, Value, json};
+
+/// A conversation that calls for an answer.
+#[derive(Debug, Clone, Default)]
+pub struct ChatRequest {
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// Tool definitions, as the chat template takes them.
+    pub tools: Vec<Value>,
+    /// Further variables for the chat template (`enable_thinking`, say).
+    pub template_kwargs: Map<String, Value>,
+    /// How tokens are drawn; what the model's generation_config.json says when absent is not looked at: greedy.
+    pub sampling: Sampling,
+    /// Tokens to generate at most; what the context has room for when absent.
+    pub tokens_max: Option<usize>,
+    /// Texts at which the answer ends; they are not part of it.
+    pub stop: Vec<String>,
+}
+
+/// One turn.
+#[derive(Debug, Clone, Default)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, `tool`, …
+    pub role: String,
+    /// What is said.
+    pub content: Content,
+    /// Other fields that the chat template may read (`tool_calls`, `name`, …).
+    pub extra: Map<String, Value>,
+}
+
+/// What is said in a turn.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Words alone.
+    Text(String),
+    /// Words and media in order.
+    Parts(Vec<Part>),
+}
+
+/// Words or one media item.
+#[derive(Debug, Clone)]
+pub enum Part {
+    /// Words.
+    Text(String),
+    /// A picture, sound or clip.
+    Media(MediaKind, MediaSource),
+}
+
+/// Where a media item's bytes are.
+#[derive(Debug, Clone)]
+pub enum MediaSource {
+    /// `https:`, `http:`, `data:` or `file:`; or the path of a local file, where files are allowed.
+    Url(String),
+    /// Here.
+    Bytes(Vec<u8>),
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
+}
+
+impl ChatRequest {
+    /// A request with one user turn.
+    pub fn user(parts: Vec<Part>) -> Self {
+        let message = Message { role: "user".into(), content: Content::Parts(parts), extra: Map::new() };
+        Self { messages: vec![message], ..Self::default() }
+    }
+
+    /// Media items in the order in which they are said, with their places as error messages name them.
+    pub(crate) fn media(&self) -> Vec<(String, MediaKind, &MediaSource)> {
+        let mut found = Vec::new();
+        for (i, message) in self.messages.iter().enumerate() {
+            let Content::Parts(parts) = &message.content else { continue };
+            for (j, part) in parts.iter().enumerate() {
+                if let Part::Media(kind, source) = part {
+                    found.push((format!("messages[{i}].content[{j}]"), *kind, source));
+                }
+            }
+        }
+        found
+    }
+
+    /// The messages as the chat template takes them: media parts are `{"type": "image"}` and the like.
+    pub(crate) fn template_messages(&self) -> Vec<Value> {
+        self.messages.iter().map(Message::for_template).collect()
+    }
+}
+
+impl Message {
+    fn for_template(&self) -> Value {
+        let part = |part: &Part| match part {
+            Part::Text(text) => json!({"type": "text", "text": text}),
+            Part::Media(kind, _) => json!({"type": kind.name()}),
+        };
+        let content = match &self.content {
+            Content::Text(text) => Value::String(text.clone()),
+            Content::Parts(parts) => parts.iter().map(part).collect(),
+        };
+        let mut message = self.extra.clone();
+        message.insert("role".into(), self.role.clone().into());
+        message.insert("content".into(), content);
+        Value::Object(message)
+    }
+}

@@ -1,0 +1,122 @@
+//! Hub ids → folders of the standard Hugging Face cache.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hf_hub::api::tokio::{ApiBuilder, ApiError, ApiRepo, Progress};
+use hf_hub::{Cache, Repo, RepoType};
+
+use crate::Error;
+
+/// Where models are downloaded from and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hub {
+    /// Folder that holds `models--org--name`.
+    pub cache: PathBuf,
+    /// Address of the hub, when it is not the usual one.
+    pub endpoint: Option<String>,
+    /// Access token for models that need one.
+    pub token: Option<String>,
+    /// Use only what is in the cache.
+    pub offline: bool,
+}
+
+/// How far the download of one file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Download {
+    /// The file.
+    pub file: String,
+    /// Bytes that have arrived.
+    pub done: usize,
+    /// Bytes in all.
+    pub total: usize,
+}
+
+/// Told about every piece of a download that arrives.
+pub type OnDownload = Arc<dyn Fn(Download) + Send + Sync>;
+
+#[derive(Clone)]
+struct Report {
+    tell: OnDownload,
+    state: Download,
+}
+
+impl Progress for Report {
+    async fn init(&mut self, size: usize, filename: &str) {
+        self.state = Download { file: filename.to_string(), done: 0, total: size };
+        (self.tell)(self.state.clone());
+    }
+
+    async fn update(&mut self, size: usize) {
+        self.state.done += size;
+        (self.tell)(self.state.clone());
+    }
+
+    async fn finish(&mut self) {
+        self.state.done = self.state.total;
+        (self.tell)(self.state.clone());
+    }
+}
+
+impl Hub {
+    /// The folder of a model's files, downloading what is not in the cache yet. When the hub cannot be reached, what the
+    /// cache holds is used.
+    ///
+    /// # Errors
+    /// The model does not exist, needs a token, or is neither in the cache nor reachable.
+    pub async fn folder(&self, id: &str, tell: &OnDownload) -> Result<PathBuf, Error> {
+        let repo = Repo::new(id.to_string(), RepoType::Model);
+        let cached = Cache::new(self.cache.clone()).repo(repo.clone()).get("config.json");
+        let cached = cached.and_then(|file| file.parent().map(PathBuf::from));
+        if self.offline {
+            let missing =
+                || Error::Source(format!("{id} is not in the cache {} and the hub is switched off", self.cache.display()));
+            return cached.ok_or_else(missing);
+        }
+        match (self.download(repo, tell).await, cached) {
+            (Ok(folder), _) => Ok(folder),
+            (Err(ApiError::RequestError(e)), Some(cached)) if e.is_connect() || e.is_timeout() => Ok(cached),
+            (Err(e), _) => Err(Error::Source(self.explain(id, &e))),
+        }
+    }
+
+    async fn download(&self, repo: Repo, tell: &OnDownload) -> Result<PathBuf, ApiError> {
+        let mut builder =
+            ApiBuilder::from_cache(Cache::new(self.cache.clone())).with_progress(false).with_token(self.token.clone());
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint.clone());
+        }
+        let api = builder.build()?.repo(repo.clone());
+        let info = api.info().await?;
+        let folder = Cache::new(self.cache.clone()).repo(repo).pointer_path(&info.sha);
+        let names = info.siblings.iter().map(|sibling| sibling.rfilename.as_str()).filter(|name| is_needed(name));
+        for name in names {
+            if !folder.join(name).exists() {
+                self.file(&api, name, tell).await?;
+            }
+        }
+        Ok(folder)
+    }
+
+    async fn file(&self, api: &ApiRepo, name: &str, tell: &OnDownload) -> Result<(), ApiError> {
+        let state = Download { file: name.to_string(), done: 0, total: 0 };
+        api.download_with_progress(name, Report { tell: tell.clone(), state }).await.map(drop)
+    }
+
+    fn explain(&self, id: &str, error: &ApiError) -> String {
+        let endpoint = self.endpoint.as_deref().unwrap_or("https://huggingface.co");
+        let ApiError::RequestError(request) = error else { return format!("cannot download {id} from {endpoint}: {error}") };
+        match request.status().map(|status| status.as_u16()) {
+            Some(401 | 403) => format!("{endpoint} does not give out {id} without a token that may read it; set HF_TOKEN"),
+            Some(404) => format!("there is no model {id} at {endpoint}, and no folder of that name here"),
+            Some(status) => format!("cannot download {id}: {endpoint} answered {status}"),
+            None => format!("cannot reach {endpoint} to download {id}, and it is not in the cache {}", self.cache.display()),
+        }
+    }
+}
+
+/// Configuration, tokenizer, templates and safetensors of the top folder; not the other formats that repositories carry along.
+fn is_needed(name: &str) -> bool {
+    let weights = name.starts_with("model") && name.ends_with(".safetensors");
+    !name.contains('/') && (weights || name.ends_with(".json") || name.ends_with(".jinja"))
+}

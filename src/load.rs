@@ -1,0 +1,222 @@
+//! A model's files → a running engine with everything around it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use engine::{Engine, EngineConfig};
+use models::{Family, Loaded, ModelError, Processor};
+use nn::{DType, Files, LoadSettings, NnError, Quant};
+use serde_json::Value;
+use text::{ChatTemplate, TemplateFiles, Tokenizer};
+
+use crate::fetch::{Fetcher, FileAccess};
+use crate::hub::{Hub, OnDownload};
+use crate::{Error, ModelSource};
+
+const GENERATION: &str = "generation_config.json";
+
+/// What to load and how.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// The model.
+    pub source: ModelSource,
+    /// Where hub ids are resolved.
+    pub hub: Hub,
+    /// Number format of weights that are not quantised.
+    pub dtype: Dtype,
+    /// Block format of the language model's matrices.
+    pub quant: Option<Quant>,
+    /// A tokenizer.json to use instead of the model's.
+    pub tokenizer: Option<PathBuf>,
+    /// A chat template (.jinja, or .json with `chat_template`) to use instead of the model's.
+    pub chat_template: Option<PathBuf>,
+    /// A bare Jinja chat template that goes before all others.
+    pub jinja_explicit: Option<PathBuf>,
+    /// Which local files requests may name.
+    pub files: FileAccess,
+    /// Tokens of a sequence, where fewer than the model's own limit are wanted.
+    pub context_max: Option<usize>,
+}
+
+/// Number format of weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dtype {
+    /// What the device computes fastest.
+    #[default]
+    Auto,
+    /// 32 bits.
+    F32,
+    /// 16 bits, 8 of exponent.
+    Bf16,
+    /// 16 bits, 5 of exponent.
+    F16,
+}
+
+/// A loaded model that answers requests. Clones share it.
+#[derive(Clone)]
+pub struct Model {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub id: String,
+    pub family: &'static Family,
+    pub processor: Box<dyn Processor>,
+    pub tokenizer: Tokenizer,
+    pub template: ChatTemplate,
+    pub ends: Vec<u32>,
+    pub context_max: usize,
+    pub fetcher: Fetcher,
+    pub engine: Engine,
+    pub workers: tokio::sync::Semaphore,
+    pub leftover: Vec<String>,
+}
+
+impl LoadOptions {
+    /// Everything as the model says.
+    pub fn new(source: ModelSource, hub: Hub) -> Self {
+        Self {
+            source,
+            hub,
+            dtype: Dtype::Auto,
+            quant: None,
+            tokenizer: None,
+            chat_template: None,
+            jinja_explicit: None,
+            files: FileAccess::All,
+            context_max: None,
+        }
+    }
+}
+
+impl Model {
+    /// Downloads what is missing, reads, quantises and starts.
+    ///
+    /// # Errors
+    /// [`Error::Source`] and [`Error::Model`], naming the file and what is wrong with it.
+    pub async fn load(options: LoadOptions, tell: OnDownload) -> Result<Self, Error> {
+        let files = options.source.files(&options.hub, &tell).await?;
+        let loading = tokio::task::spawn_blocking(move || Inner::load(&files, &options));
+        let inner = loading.await.map_err(|e| Error::Source(format!("loading failed: {e}")))??;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What clients call it.
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+
+    /// The card of its family.
+    pub fn family(&self) -> &'static Family {
+        self.inner.family
+    }
+
+    /// Tokens that a prompt and its answer may have together.
+    pub fn context_max(&self) -> usize {
+        self.inner.context_max
+    }
+
+    /// Where its chat template came from.
+    pub fn template_source(&self) -> &str {
+        self.inner.template.source()
+    }
+
+    /// Tensors of the checkpoint that the model has no use for.
+    pub fn leftover(&self) -> &[String] {
+        &self.inner.leftover
+    }
+
+    /// Numbers of the running engine.
+    pub fn stats(&self) -> engine::Stats {
+        self.inner.engine.stats()
+    }
+}
+
+impl Inner {
+    fn load(files: &Files, options: &LoadOptions) -> Result<Self, Error> {
+        let family = Family::of(files)?;
+        let (template, tokenizer) = (template(files, options)?, tokenizer(files, family, options)?);
+        let ends = end_tokens(files)?;
+        let dtype = match options.dtype {
+            Dtype::Auto | Dtype::F32 => DType::F32,
+            Dtype::Bf16 => DType::BF16,
+            Dtype::F16 => DType::F16,
+        };
+        let settings = LoadSettings { dtype, quant: options.quant, ..LoadSettings::default() };
+        let Loaded { model, processor, context_max, leftover, .. } = models::load(files, settings)?;
+        let own = context_max.unwrap_or(usize::MAX);
+        let context_max = options.context_max.unwrap_or(usize::MAX).min(own);
+        let engine = Engine::start(model, EngineConfig::new(context_max))
+            .map_err(|e| Error::Source(format!("cannot start the engine: {e}")))?;
+        let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Ok(Self {
+            id: options.source.id(),
+            family,
+            processor,
+            tokenizer,
+            template,
+            ends,
+            context_max: engine.context_max(),
+            fetcher: Fetcher::new(options.files.clone())?,
+            engine,
+            workers: tokio::sync::Semaphore::new(workers),
+            leftover,
+        })
+    }
+}
+
+fn template(files: &Files, options: &LoadOptions) -> Result<ChatTemplate, Error> {
+    let theirs =
+        |name: &str| -> Result<_, Error> { Ok(files.text(name).map_err(ModelError::Nn)?.map(|text| (files.label(name), text))) };
+    let ours = |path: &Option<PathBuf>| path.as_ref().map(read_named).transpose();
+    let all = TemplateFiles {
+        jinja_explicit: ours(&options.jinja_explicit)?,
+        chat_template: ours(&options.chat_template)?,
+        processor_config: theirs("processor_config.json")?,
+        chat_template_jinja: theirs("chat_template.jinja")?,
+        tokenizer_config: theirs("tokenizer_config.json")?,
+        chat_template_json: theirs("chat_template.json")?,
+    };
+    let chosen = all.choose().and_then(ChatTemplate::new);
+    chosen.map_err(|e| match e {
+        text::TextError::NoTemplate => Error::Source(format!("{}: {e}", files.name())),
+        e => Error::Model(e.into()),
+    })
+}
+
+fn read_named(path: &PathBuf) -> Result<(String, String), Error> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|e| Error::Source(format!("cannot read {name}: {e}")))?;
+    Ok((name, text))
+}
+
+fn tokenizer(files: &Files, family: &Family, options: &LoadOptions) -> Result<Tokenizer, Error> {
+    let name = "tokenizer.json";
+    let markers: Vec<&str> = (family.processor)(files)?.markers().iter().map(|marker| marker.text).collect();
+    if let Some(path) = &options.tokenizer {
+        let (label, json) = read_named(path)?;
+        return Ok(Tokenizer::new(&label, json.as_bytes(), &markers).map_err(ModelError::Text)?);
+    }
+    let missing = || NnError::File { file: files.label(name), reason: "there is no such file".into() };
+    let json = files.read(name).and_then(|json| json.ok_or_else(missing)).map_err(ModelError::Nn)?;
+    Ok(Tokenizer::new(&files.label(name), &json, &markers).map_err(ModelError::Text)?)
+}
+
+/// `eos_token_id` of generation_config.json, or of config.json: a number or a list.
+fn end_tokens(files: &Files) -> Result<Vec<u32>, Error> {
+    for name in [GENERATION, "config.json"] {
+        let config: Option<Value> = files.json(name).map_err(ModelError::Nn)?;
+        let Some(config) = config else { continue };
+        let given = [&config["eos_token_id"], &config["text_config"]["eos_token_id"]].into_iter().find(|v| !v.is_null());
+        let Some(given) = given else { continue };
+        let ids: Option<Vec<u64>> = match given {
+            Value::Array(ids) => ids.iter().map(Value::as_u64).collect(),
+            id => id.as_u64().map(|id| vec![id]),
+        };
+        let ids = ids.and_then(|ids| ids.into_iter().map(|id| u32::try_from(id).ok()).collect());
+        let refused =
+            || ModelError::Config { file: files.label(name), reason: "eos_token_id is not a token id or a list of them".into() };
+        return Ok(ids.ok_or_else(refused)?);
+    }
+    Ok(Vec::new())
+}

@@ -1,0 +1,83 @@
+//! A request → a prompt for the engine.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+use media::{Limits, MediaError, Video, VideoInfo, decode_image};
+use models::{Media, ModelError, Processed, assemble};
+use nn::{MediaKind, Prompt};
+use text::Conversation;
+
+use crate::chat::ChatRequest;
+use crate::fetch::Place;
+use crate::load::Inner;
+use crate::{Error, Fault};
+
+/// A fetched item and where it stood in the request.
+struct Fetched {
+    param: String,
+    kind: MediaKind,
+    bytes: Vec<u8>,
+}
+
+/// Fetches media (together), then decodes, processes and tokenizes on a worker thread.
+pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result<Prompt, Error> {
+    let media = request.media();
+    for (param, kind, _) in &media {
+        if !inner.family.modalities.contains(kind) {
+            let (title, accepted) = (inner.family.title, inner.family.accepts());
+            return Err(Error::request(
+                param,
+                Fault::Modality,
+                format!("{title} does not take {kind} input; it takes {accepted}"),
+            ));
+        }
+    }
+    let fetch = media.into_iter().map(|(param, kind, source)| async move {
+        let bytes = inner.fetcher.fetch(source, &Place { param: &param, kind }).await?;
+        Ok::<_, Error>(Fetched { param, kind, bytes })
+    });
+    let fetched = futures_util::future::try_join_all(fetch).await?;
+    let conversation = Conversation {
+        messages: request.template_messages(),
+        tools: request.tools.clone(),
+        kwargs: request.template_kwargs.clone(),
+        now: Utc::now(),
+    };
+    let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
+    let shared = inner.clone();
+    let work = tokio::task::spawn_blocking(move || build(&shared, fetched, &conversation));
+    let prompt = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
+    drop(permit);
+    prompt
+}
+
+fn build(inner: &Inner, fetched: Vec<Fetched>, conversation: &Conversation) -> Result<Prompt, Error> {
+    let items = fetched.into_iter().map(|item| process(inner, item)).collect::<Result<Vec<_>, _>>()?;
+    let rejected = |e: ModelError| Error::request("messages", Fault::Invalid, e);
+    let rendered = inner.template.render(conversation, inner.tokenizer.guard()).map_err(|e| rejected(e.into()))?;
+    assemble(&rendered, items, inner.processor.as_ref(), &inner.tokenizer).map_err(rejected)
+}
+
+fn process(inner: &Inner, item: Fetched) -> Result<Processed, Error> {
+    let Fetched { param, kind, bytes } = item;
+    let place = Place { param: &param, kind };
+    let media = decode(inner, kind, bytes).map_err(|e| match e {
+        MediaError::TooLarge { .. } => place.fault(Fault::TooLarge, e),
+        e => place.fault(Fault::Media(kind), e),
+    })?;
+    inner.processor.process(&media).map_err(|e| place.fault(Fault::Media(kind), e))
+}
+
+fn decode(inner: &Inner, kind: MediaKind, bytes: Vec<u8>) -> Result<Media, MediaError> {
+    let limits = Limits::default();
+    match kind {
+        MediaKind::Video => {
+            let video = Video::open(bytes, &limits)?;
+            let info: VideoInfo = video.info();
+            let indices = inner.processor.sample(&info);
+            Ok(Media::Video { frames: video.frames(&indices)?, indices, info })
+        }
+        MediaKind::Image | MediaKind::Audio => Ok(Media::Image(decode_image(&bytes, &limits)?)),
+    }
+}
