@@ -1,6 +1,6 @@
 //! The engine over a model whose answers depend on every token, position, media row and island that it should see.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::single_range_in_vec_init)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

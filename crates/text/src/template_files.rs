@@ -129,7 +129,8 @@ mod tests {
             ),
             chat_template_json: file("chat_template.json", r#"{"chat_template": "6"}"#),
         };
-        let steps: [(&str, fn(&mut TemplateFiles)); 6] = [
+        type Remove = fn(&mut TemplateFiles);
+        let steps: [(&str, Remove); 6] = [
             ("1", |f| f.jinja_explicit = None),
             ("2", |f| f.chat_template = None),
             ("3", |f| f.processor_config = None),
