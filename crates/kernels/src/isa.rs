@@ -1,0 +1,151 @@
+//! Instruction sets: the one place where features of the processor are looked for.
+
+use std::fmt;
+
+/// An instruction set that this machine has: a value is proof of it, since it can only come from detection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Isa(Level);
+
+/// Instruction sets that kernels are written for, each containing those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What the compiler's target has. Always there.
+    Scalar,
+    /// AVX2, FMA and F16C (x86-64-v3).
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL and VNNI (Ice Lake).
+    Avx512,
+    /// The same with BF16 (Cooper Lake, Sapphire Rapids, Zen 4).
+    Avx512Bf16,
+}
+
+impl Isa {
+    /// The most that this machine has.
+    pub fn best() -> Self {
+        Self::available().last().unwrap_or(Self(Level::Scalar))
+    }
+
+    /// All that this machine has, the least first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Bf16].into_iter().filter(|level| detected(*level)).map(Self)
+    }
+
+    /// Which one it is.
+    pub fn level(self) -> Level {
+        self.0
+    }
+}
+
+impl fmt::Debug for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detected(level: Level) -> bool {
+    let avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    let avx512 = || {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+    };
+    match level {
+        Level::Scalar => true,
+        Level::Avx2 => avx2(),
+        Level::Avx512 => avx2() && avx512(),
+        Level::Avx512Bf16 => avx2() && avx512() && is_x86_feature_detected!("avx512bf16"),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detected(level: Level) -> bool {
+    level == Level::Scalar
+}
+
+/// How a * b + c is rounded: once where the instruction set has it, twice where it would be a call into the C library.
+pub trait MulAdd {
+    /// a * b + c
+    fn mul_add(a: f32, b: f32, c: f32) -> f32;
+}
+
+/// Rounded once.
+pub struct Fused;
+
+/// Rounded twice.
+pub struct Separate;
+
+impl MulAdd for Fused {
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+
+impl MulAdd for Separate {
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        a * b + c
+    }
+}
+
+/// Compiles a plain loop once for every instruction set, and picks at run time.
+///
+/// `for_each_isa!(fn name(x: &mut [f32], factor: f32) = body);` makes `name(isa, x, factor)` of an `#[inline(always)]`
+/// function `body<M: MulAdd>(x, factor)`.
+#[macro_export]
+macro_rules! for_each_isa {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $body:ident) => {
+        $(#[$meta])*
+        $vis fn $name(isa: $crate::Isa, $($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2($($arg: $type),*) {
+                    $body::<$crate::isa::Fused>($($arg),*);
+                }
+                #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($arg: $type),*) {
+                    $body::<$crate::isa::Fused>($($arg),*);
+                }
+                // SAFETY: an `Isa` exists only where the machine has it.
+                match isa.level() {
+                    $crate::isa::Level::Scalar => $body::<$crate::isa::Separate>($($arg),*),
+                    $crate::isa::Level::Avx2 => unsafe { avx2($($arg),*) },
+                    $crate::isa::Level::Avx512 | $crate::isa::Level::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            {
+                let _ = isa;
+                $body::<$crate::isa::Separate>($($arg),*);
+            }
+        }
+    };
+}
+
+pub use for_each_isa;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(always)]
+    fn axpy<M: MulAdd>(x: &[f32], factor: f32, y: &mut [f32]) {
+        x.iter().zip(y).for_each(|(x, y)| *y = M::mul_add(*x, factor, *y));
+    }
+
+    for_each_isa!(fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) = axpy);
+
+    #[test]
+    fn a_loop_runs_on_every_instruction_set() {
+        assert_eq!(Isa::available().next().map(Isa::level), Some(Level::Scalar));
+        for isa in Isa::available() {
+            let mut y = vec![1.0; 37];
+            add_scaled(isa, &[2.0; 37], 3.0, &mut y);
+            assert_eq!(y, [7.0; 37], "{isa:?}");
+        }
+    }
+}

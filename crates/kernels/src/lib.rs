@@ -1,0 +1,46 @@
+//! Arithmetic on slices, as fast as the machine allows.
+//!
+//! Knows: lanes, caches, threads, number formats. [`Cpu`] holds what a machine has: an instruction set ([`Isa`]) and threads
+//! ([`Pool`]); every operation takes one, so that tests can force any instruction set that the machine offers.
+//!
+//! Must never know: tensors, names of weights, models. Lengths are asserted, nothing is returned that could fail.
+//!
+//! One operation, one file: the scalar version first, which is always compiled and which the others are tested against. Where
+//! the compiler vectorises a plain loop well, the loop is written once and compiled for every instruction set
+//! ([`isa::for_each_isa`]); where it does not, a file per instruction set holds intrinsics. This is the only crate that may
+//! mention a processor architecture.
+
+#![allow(unsafe_code)] // each with a SAFETY line
+
+pub mod isa;
+mod pool;
+
+use std::sync::OnceLock;
+
+pub use isa::Isa;
+pub use pool::Pool;
+
+/// What operations run on.
+#[derive(Debug)]
+pub struct Cpu {
+    /// Instructions they may use.
+    pub isa: Isa,
+    /// Threads that share the work.
+    pub pool: Pool,
+}
+
+impl Cpu {
+    /// The best instruction set and all threads of this machine.
+    pub fn host() -> &'static Self {
+        static HOST: OnceLock<Cpu> = OnceLock::new();
+        HOST.get_or_init(|| {
+            let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+            Self { isa: Isa::best(), pool: Pool::new(threads) }
+        })
+    }
+
+    /// Every instruction set of this machine, alone and with a second thread: what tests run on.
+    pub fn each() -> impl Iterator<Item = Self> {
+        Isa::available().flat_map(|isa| [1, 2].map(|threads| Self { isa, pool: Pool::new(threads) }))
+    }
+}
