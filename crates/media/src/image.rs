@@ -4,8 +4,8 @@ mod decode;
 mod jpeg;
 mod resize;
 
-pub(crate) use decode::flatten;
 pub use decode::decode_image;
+pub(crate) use decode::flatten;
 pub use resize::Filter;
 
 /// RGB pixels, 8 bits per channel, row by row without padding.

@@ -31,7 +31,12 @@ pub fn decode_image(bytes: &[u8], limits: &Limits) -> Result<Image, MediaError> 
     turn(image, orientation).ok_or(MediaError::Damaged { format: name })
 }
 
-fn decode_other(bytes: &[u8], format: ImageFormat, name: &'static str, limits: &Limits) -> Result<(Image, Orientation), MediaError> {
+fn decode_other(
+    bytes: &[u8],
+    format: ImageFormat,
+    name: &'static str,
+    limits: &Limits,
+) -> Result<(Image, Orientation), MediaError> {
     let damaged = |_| MediaError::Damaged { format: name };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut memory = image::Limits::default();

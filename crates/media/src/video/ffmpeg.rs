@@ -49,7 +49,12 @@ impl Container {
     pub fn probe(&self, limits: &Limits) -> Result<VideoInfo, MediaError> {
         let mut command = Command::new("ffprobe");
         command.args(["-v", "error", "-select_streams", "v:0", "-count_packets"]);
-        command.args(["-show_entries", "stream=avg_frame_rate,nb_read_packets,width,height", "-of", "default=noprint_wrappers=1"]);
+        command.args([
+            "-show_entries",
+            "stream=avg_frame_rate,nb_read_packets,width,height",
+            "-of",
+            "default=noprint_wrappers=1",
+        ]);
         let mut process = self.start(command, &[], limits)?;
         let mut report = String::new();
         process.output().take(1 << 16).read_to_string(&mut report).map_err(|e| failed(e, limits))?;
