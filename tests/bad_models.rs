@@ -16,7 +16,7 @@ fn hub() -> Hub {
 /// A copy of a small fixture that a case may spoil.
 fn copy() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qwen2_vl/model")).unwrap() {
+    for entry in fs::read_dir(fixtures::model("qwen2_vl").unwrap()).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
     }
@@ -51,7 +51,7 @@ async fn one_line_names_the_file_and_the_key() {
         ("num_attention_heads", |f| edit(f, "config.json", json!({"num_attention_heads": 0}))),
         ("hidden_act", |f| edit(f, "config.json", json!({"hidden_act": "swoosh"}))),
         ("mrope_section", |f| edit(f, "config.json", json!({"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 1]}}))),
-        ("\"lm_head.weight\" is [448, 128]; config.json calls for [449, 128]", |f| {
+        ("\"model.embed_tokens.weight\" is [448, 128]; config.json calls for [449, 128]", |f| {
             edit(f, "config.json", json!({"vocab_size": 449}))
         }),
         ("has no tensor \"model.layers.3.", |f| edit(f, "config.json", json!({"num_hidden_layers": 4}))),

@@ -82,6 +82,11 @@ async fn it_is_right_about_pictures_it_never_saw_quantised_or_not() {
     for quant in [Quant::Q8_0, Quant::Q4K] {
         let scores = score(&demo(Some(quant)).await).await;
         println!("{quant}: {} of 100 right, {scores:?}", percent(&scores));
-        assert!(percent(&scores) + LOST_MAX >= percent(&plain), "{quant}: {} of 100 right, {} in f32", percent(&scores), percent(&plain));
+        assert!(
+            percent(&scores) + LOST_MAX >= percent(&plain),
+            "{quant}: {} of 100 right, {} in f32",
+            percent(&scores),
+            percent(&plain)
+        );
     }
 }

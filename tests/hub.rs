@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -58,8 +57,7 @@ fn part(bytes: &[u8], headers: &HeaderMap) -> Response<Body> {
 }
 
 async fn pretend() -> (Pretender, String) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qwen2_vl/model");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(fixtures::model("qwen2_vl").unwrap()).unwrap().map(|entry| entry.unwrap().path());
     let mut files: BTreeMap<String, Vec<u8>> =
         entries.map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap())).collect();
     files.insert("pytorch_model.bin".into(), vec![0; 10]);

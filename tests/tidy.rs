@@ -51,12 +51,28 @@ const FORBIDDEN_IN: &[(&str, &[&str])] = &[
 
 /// Names that `models` alone may say.
 const FAMILY_NAMES: &[&str] = &[
-    "qwen", "gemma", "idefics", "smolvlm", "llava", "mllama", "llama4", "minicpm", "pixtral", "phi3", "phi4", "voxtral", "mistral3",
+    "qwen", "gemma", "idefics", "smolvlm", "llava", "mllama", "llama4", "minicpm", "pixtral", "phi3", "phi4", "voxtral",
+    "mistral3",
 ];
 
 const LICENCES: &[&str] = &[
-    "MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "MPL-2.0", "Zlib", "ISC", "CC0-1.0",
-    "Unicode-3.0", "Unicode-DFS-2016", "BSL-1.0", "Unlicense", "MIT-0", "NCSA", "bzip2-1.0.6",
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "0BSD",
+    "MPL-2.0",
+    "Zlib",
+    "ISC",
+    "CC0-1.0",
+    "Unicode-3.0",
+    "Unicode-DFS-2016",
+    "BSL-1.0",
+    "Unlicense",
+    "MIT-0",
+    "NCSA",
+    "bzip2-1.0.6",
 ];
 
 fn root() -> &'static Path {
@@ -65,7 +81,8 @@ fn root() -> &'static Path {
 
 /// Files under version control (or about to be), as paths from the root.
 fn files() -> Vec<String> {
-    let listed = Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root()).output();
+    let listed =
+        Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root()).output();
     let listed = String::from_utf8(listed.expect("git is needed to list files").stdout).unwrap();
     let files: Vec<String> = listed.lines().filter(|file| root().join(file).is_file()).map(str::to_string).collect();
     assert!(files.len() > 50, "git lists only {} files", files.len());
@@ -90,7 +107,10 @@ fn code(source: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn metadata() -> Value {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--locked", "--offline"]).current_dir(root()).output();
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .current_dir(root())
+        .output();
     serde_json::from_slice(&output.unwrap().stdout).expect("cargo metadata")
 }
 
@@ -101,7 +121,8 @@ fn report(rule: &str, found: Vec<String>) {
 #[test]
 fn arrows_point_one_way() {
     let metadata = metadata();
-    let members: BTreeSet<&str> = metadata["workspace_members"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    let members: BTreeSet<&str> =
+        metadata["workspace_members"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
     let mut wrong = Vec::new();
     for package in metadata["packages"].as_array().unwrap().iter().filter(|p| members.contains(p["id"].as_str().unwrap())) {
         let name = package["name"].as_str().unwrap();
@@ -122,7 +143,9 @@ fn licences_are_permissive() {
         let alternatives = expression.split(" OR ").flat_map(|part| part.split('/'));
         let fits = |part: &str| part.split(" AND ").all(|one| LICENCES.contains(&one.trim_matches(|c| "() ".contains(c))));
         alternatives.into_iter().any(|part| fits(part.trim()))
-            || expression.split(" AND ").all(|part| part.trim_matches(|c| "() ".contains(c)).split(" OR ").any(|one| LICENCES.contains(&one.trim())))
+            || expression
+                .split(" AND ")
+                .all(|part| part.trim_matches(|c| "() ".contains(c)).split(" OR ").any(|one| LICENCES.contains(&one.trim())))
     };
     let metadata = metadata();
     let packages = metadata["packages"].as_array().unwrap().iter();
@@ -147,7 +170,9 @@ fn words_stand_where_they_may() {
 
 fn has_word(line: &str, word: &str) -> bool {
     let boundary = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
-    line.match_indices(word).any(|(at, _)| boundary(line[..at].chars().next_back()) && (word != "unsafe" || boundary(line[at + word.len()..].chars().next())))
+    line.match_indices(word).any(|(at, _)| {
+        boundary(line[..at].chars().next_back()) && (word != "unsafe" || boundary(line[at + word.len()..].chars().next()))
+    })
 }
 
 #[test]
@@ -156,7 +181,9 @@ fn only_models_names_families() {
     for file in sources(false).into_iter().filter(|file| !file.starts_with("crates/models/")) {
         for (i, line) in read(&file).lines().enumerate() {
             let lower = line.to_lowercase();
-            wrong.extend(FAMILY_NAMES.iter().filter(|name| lower.contains(**name)).map(|name| format!("{file}:{}: {name}", i + 1)));
+            wrong.extend(
+                FAMILY_NAMES.iter().filter(|name| lower.contains(**name)).map(|name| format!("{file}:{}: {name}", i + 1)),
+            );
         }
     }
     report("names of families outside models", wrong);
@@ -234,7 +261,8 @@ impl<'a> Visit<'a> for Budgets<'_> {
     }
 
     fn visit_item_mod(&mut self, item: &'a syn::ItemMod) {
-        let is_test = |attribute: &syn::Attribute| attribute.meta.require_list().is_ok_and(|list| list.tokens.to_string() == "test");
+        let is_test =
+            |attribute: &syn::Attribute| attribute.meta.require_list().is_ok_and(|list| list.tokens.to_string() == "test");
         if !item.attrs.iter().any(is_test) {
             visit::visit_item_mod(self, item);
         }

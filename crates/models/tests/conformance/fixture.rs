@@ -3,17 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use fixtures::{arrays, root};
 use media::{Limits, Video, decode_image};
 use mistralrs_models::{Loaded, Media, Processed, Processor, assemble, load};
 use nn::{Files, LoadSettings, Prompt};
-use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use text::{ChatTemplate, Conversation, TemplateFiles, Tokenizer, without_breaks};
-
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
 
 /// A loaded checkpoint with its text side.
 pub struct Subject {
@@ -55,9 +51,8 @@ pub struct Prepared {
 }
 
 impl Subject {
-    pub fn load(folder: &Path) -> Self {
-        let files = Files::Folder(folder.join("model"));
-        let loaded = load(&files, LoadSettings::default()).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    pub fn load(files: &Files) -> Self {
+        let loaded = load(files, LoadSettings::default()).unwrap_or_else(|e| panic!("{}: {e}", files.name()));
         let markers: Vec<&str> = loaded.processor.markers().iter().map(|m| m.text).collect();
         let tokenizer = Tokenizer::new("tokenizer.json", &files.read("tokenizer.json").unwrap().unwrap(), &markers).unwrap();
         let file = |name: &str| files.text(name).unwrap().map(|text| (name.to_string(), text));
@@ -113,43 +108,17 @@ impl Subject {
     }
 }
 
-/// The cases of a fixture folder, by name.
-pub fn cases(folder: &Path) -> Vec<Case> {
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(folder.join("cases")).unwrap().map(|entry| entry.unwrap().path()).collect();
+/// The cases of a fixture, by name.
+pub fn cases(fixture: &str) -> Vec<Case> {
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(root().join(fixture).join("cases")).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();
     let json = |path: PathBuf| std::fs::read(path).unwrap();
     let case = |path: &PathBuf| Case {
         name: path.file_name().unwrap().to_string_lossy().into_owned(),
         request: serde_json::from_slice(&json(path.join("request.json"))).unwrap(),
         expected: serde_json::from_slice(&json(path.join("expected.json"))).unwrap(),
-        arrays: arrays(&path.join("expected.safetensors")),
+        arrays: arrays(&path.join("expected.safetensors")).unwrap(),
     };
     folders.iter().map(case).collect()
-}
-
-/// Tensors as numbers; codes (see fixtures/README.md) are looked up in their codebook.
-fn arrays(path: &Path) -> BTreeMap<String, Vec<f32>> {
-    let bytes = std::fs::read(path).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-    let strides = metadata.metadata().clone().unwrap_or_default();
-    let floats = |name: &str| -> Vec<f32> {
-        tensors.tensor(name).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-    };
-    let mut out = BTreeMap::new();
-    for (name, view) in tensors.iter() {
-        match view.dtype() {
-            Dtype::F32 if name.ends_with(".codebook") => {}
-            Dtype::F32 => drop(out.insert(name.to_string(), floats(name))),
-            Dtype::U8 => {
-                let book = floats(&format!("{name}.codebook"));
-                let stride: usize = strides[name].parse().unwrap();
-                let channels = book.len() / 256;
-                let value = |(i, &code): (usize, &u8)| book[i / stride % channels * 256 + code as usize];
-                out.insert(name.to_string(), view.data().iter().enumerate().map(value).collect());
-            }
-            other => panic!("{name}: {other:?}"),
-        }
-    }
-    out
 }
