@@ -210,3 +210,29 @@ fn strangers(subject: &Subject, prompts: &[(&Case, Prompt)]) -> Stage {
     }
     Ok(())
 }
+
+#[test]
+fn shards_load_like_one_file() {
+    let whole = fixtures::model("qwen2_vl").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&whole).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::copy(&entry, folder.path().join(entry.file_name().unwrap())).unwrap();
+    }
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let bytes = std::fs::read(whole.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut index = serde_json::Map::new();
+    for shard in 0..3 {
+        let name = format!("model-{shard}-of-3.safetensors");
+        let part: Vec<_> = tensors.iter().enumerate().filter(|(i, _)| i % 3 == shard).map(|(_, tensor)| tensor).collect();
+        index.extend(part.iter().map(|(tensor, _)| (tensor.to_string(), name.clone().into())));
+        std::fs::write(folder.path().join(name), safetensors::serialize(part, None).unwrap()).unwrap();
+    }
+    let index = serde_json::json!({"metadata": {"total_size": bytes.len()}, "weight_map": index});
+    std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    let logits = |folder: &std::path::Path| {
+        let loaded = Subject::load(&Files::Folder(folder.into())).loaded;
+        prompt_logits(loaded.model.as_ref(), &Prompt::text((1..20).collect()), usize::MAX)
+    };
+    assert_eq!(logits(folder.path()), logits(&whole));
+}

@@ -1,0 +1,178 @@
+//! What the reference sees in every file of `fixtures/media`, and what becomes of hostile bytes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use mistralrs_media::{Image, Limits, MediaError, Video, decode_image};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+fn read(url: &str) -> Vec<u8> {
+    std::fs::read(fixtures::root().join(url)).unwrap()
+}
+
+/// The entries of `media` in the expectations of all cases, by URL.
+fn expected() -> BTreeMap<String, Value> {
+    let entries = |folder: PathBuf| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut found = BTreeMap::new();
+    for name in fixtures::names().unwrap() {
+        for case in entries(fixtures::root().join(name).join("cases")) {
+            let expected: Value = serde_json::from_slice(&std::fs::read(case.join("expected.json")).unwrap()).unwrap();
+            for item in expected["media"].as_array().into_iter().flatten() {
+                found.insert(item["url"].as_str().unwrap().to_string(), item.clone());
+            }
+        }
+    }
+    found
+}
+
+fn check(url: &str, frames: &[Image], expected: &Value) {
+    let size = (frames[0].width() as u64, frames[0].height() as u64);
+    assert_eq!(size, (expected["width"].as_u64().unwrap(), expected["height"].as_u64().unwrap()), "{url}");
+    let mut hash = Sha256::new();
+    frames.iter().for_each(|frame| hash.update(frame.rgb()));
+    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, expected["rgb_sha256"].as_str().unwrap(), "{url}");
+}
+
+#[test]
+fn pixels_are_those_of_the_reference() {
+    let (mut pictures, mut clips) = (0, 0);
+    for (url, expected) in expected() {
+        match expected["kind"].as_str().unwrap() {
+            "image" => {
+                check(&url, &[decode_image(&read(&url), &Limits::default()).unwrap()], &expected);
+                pictures += 1;
+            }
+            "video" => {
+                let video = match Video::open(read(&url), &Limits::default()) {
+                    Err(MediaError::NoFfmpeg) => {
+                        println!("SKIPPED {url}: the ffmpeg program is missing");
+                        continue;
+                    }
+                    video => video.unwrap(),
+                };
+                let info = video.info();
+                assert_eq!(info.frames as u64, expected["total_num_frames"].as_u64().unwrap(), "{url}");
+                assert!((info.fps - expected["fps"].as_f64().unwrap()).abs() < 1e-9, "{url}");
+                let all: Vec<usize> = (0..info.frames).collect();
+                check(&url, &video.frames(&all).unwrap(), &expected);
+                clips += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(pictures >= 10, "{pictures} pictures, {clips} clips");
+}
+
+/// A PNG that promises a size and begins its pixels; the rest of it is missing.
+fn png(width: u32, height: u32) -> Vec<u8> {
+    let mut header = b"IHDR".to_vec();
+    header.extend(width.to_be_bytes());
+    header.extend(height.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let crc = !header.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    });
+    [b"\x89PNG\r\n\x1a\n\0\0\0\r".to_vec(), header, crc.to_be_bytes().to_vec(), b"\0\0\0\x09IDAT\x78".to_vec()].concat()
+}
+
+fn gif(width: u16, height: u16) -> Vec<u8> {
+    [b"GIF89a".to_vec(), width.to_le_bytes().to_vec(), height.to_le_bytes().to_vec(), vec![0, 0, 0]].concat()
+}
+
+fn bmp(width: i32, height: i32) -> Vec<u8> {
+    let mut out = b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+    out.extend(width.to_le_bytes());
+    out.extend(height.to_le_bytes());
+    out.extend(b"\x01\0\x18\0");
+    out.resize(54, 0);
+    out
+}
+
+#[test]
+fn hostile_pictures_are_refused_in_one_line_before_anything_is_allocated() {
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("nothing", vec![], "not an image"),
+        ("text", b"hello".to_vec(), "not an image"),
+        ("SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), "not an image"),
+        ("PDF", b"%PDF-1.7".to_vec(), "not an image"),
+        ("ELF", b"\x7fELF\x02\x01\x01".to_vec(), "not an image"),
+        ("zeros", vec![0; 4096], "not an image"),
+        ("PNM", b"P6 99999 99999 255\n".to_vec(), "not an image"),
+        ("HDR", b"#?RADIANCE\n-Y 99999 +X 99999\n".to_vec(), "not an image"),
+        ("farbfeld", b"farbfeld\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), "not an image"),
+        ("QOI", b"qoif\xff\xff\xff\xff\xff\xff\xff\xff\x04\0".to_vec(), "not an image"),
+        ("ICO", b"\0\0\x01\0\x01\0".to_vec(), "not an image"),
+        ("clip", read("media/motion_128x96_12fps.mp4"), "not an image"),
+        ("PNG 0", png(0, 10), "damaged"),
+        ("PNG 30000", png(30_000, 30_000), "at most"),
+        ("PNG 20000", png(20_000, 20_000), "at most"),
+        ("PNG area", png(16_000, 16_000), "64000000 pixels in all"),
+        ("PNG strip", png(40_000, 2), "16384 pixels a side"),
+        ("PNG 2^31", png(1 << 31, 1 << 31), ""),
+        ("PNG 2^32", png(u32::MAX, u32::MAX), ""),
+        ("PNG header", png(10, 10), "damaged"),
+        ("GIF 65535", gif(65_535, 65_535), ""),
+        ("GIF header", gif(10, 10), "damaged"),
+        ("BMP -2^31", bmp(10, i32::MIN), ""),
+        ("BMP 2^30", bmp(1 << 30, 1 << 30), ""),
+    ];
+    for (name, bytes, expected) in cases {
+        let message = decode_image(&bytes, &Limits::default()).expect_err(name).to_string();
+        assert!(message.contains(expected) && !message.contains('\n'), "{name}: {message}");
+    }
+}
+
+#[test]
+fn cut_and_flipped_pictures_never_panic() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for entry in std::fs::read_dir(fixtures::root().join("media")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let Ok(whole) = decode_image(&bytes, &Limits::default()) else { continue };
+        for _ in 0..8 {
+            let mut spoiled = bytes[..random.usize(0..bytes.len())].to_vec();
+            let _ = decode_image(&spoiled, &Limits::default());
+            spoiled.clone_from(&bytes);
+            for _ in 0..20 {
+                let at = random.usize(0..spoiled.len());
+                spoiled[at] = random.u8(..);
+            }
+            if let Ok(image) = decode_image(&spoiled, &Limits::default()) {
+                assert_eq!(image.rgb().len(), image.width() * image.height() * 3, "{}", path.display());
+            }
+        }
+        let small = Limits { pixels_max: whole.width() * whole.height() - 1, ..Limits::default() };
+        assert!(matches!(decode_image(&bytes, &small), Err(MediaError::TooLarge { .. })), "{}", path.display());
+    }
+}
+
+#[test]
+fn clips_keep_to_the_limits() {
+    let clip = read("media/motion_64x64_5fps.gif");
+    let refused = |limits: Limits, indices: &[usize]| {
+        let result = Video::open(clip.clone(), &limits).and_then(|video| video.frames(indices));
+        result.expect_err("a limit").to_string()
+    };
+    let base = Limits::default();
+    let cases: [(Limits, &[usize], &str); 5] = [
+        (Limits { frames_walked_max: 11, ..base }, &[0], "at most 11 frames"),
+        (Limits { frames_kept_max: 2, ..base }, &[0, 1, 2], "at most 2 frames"),
+        (Limits { frame_pixels_max: 64 * 64 - 1, ..base }, &[0], "pixels in all"),
+        (Limits { decoded_bytes_max: 64 * 64 * 3 * 2, ..base }, &[0, 1, 2], "sampled frames"),
+        (base, &[0, 99], "damaged"),
+    ];
+    for (limits, indices, expected) in cases {
+        let message = refused(limits, indices);
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+    for (bytes, expected) in
+        [(&b"hello"[..], "not a video"), (&b"#EXTM3U\n/etc/passwd\n"[..], "not a video"), (b"GIF89a", "damaged")]
+    {
+        let message = Video::open(bytes.to_vec(), &base).expect_err(expected).to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}
