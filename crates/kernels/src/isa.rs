@@ -94,21 +94,24 @@ impl MulAdd for Separate {
 /// Compiles a plain loop once for every instruction set, and picks at run time.
 ///
 /// `for_each_isa!(fn name(x: &mut [f32], factor: f32) = body);` makes `name(isa, x, factor)` of an `#[inline(always)]`
-/// function `body<M: MulAdd>(x, factor)`.
+/// function `body<M: MulAdd>(x, factor)`. A result is written as in a function: `fn sum(x: &[f32]) -> f32 = body`.
+///
+/// What `body` calls has to be inlined, or it knows nothing of the instruction set: `#[inline(always)]` functions and `for`
+/// loops. A large closure in an adapter of an iterator (`map`, `for_each`) is a function of its own.
 #[macro_export]
 macro_rules! for_each_isa {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $body:ident) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident) => {
         $(#[$meta])*
-        $vis fn $name(isa: $crate::Isa, $($arg: $type),*) {
+        $vis fn $name(isa: $crate::Isa, $($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($arg: $type),*) {
-                    $body::<$crate::isa::Fused>($($arg),*);
+                fn avx2($($arg: $type),*) $(-> $result)? {
+                    $body::<$crate::isa::Fused>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-                fn avx512($($arg: $type),*) {
-                    $body::<$crate::isa::Fused>($($arg),*);
+                fn avx512($($arg: $type),*) $(-> $result)? {
+                    $body::<$crate::isa::Fused>($($arg),*)
                 }
                 // SAFETY: an `Isa` exists only where the machine has it.
                 match isa.level() {
@@ -120,7 +123,7 @@ macro_rules! for_each_isa {
             #[cfg(not(target_arch = "x86_64"))]
             {
                 let _ = isa;
-                $body::<$crate::isa::Separate>($($arg),*);
+                $body::<$crate::isa::Separate>($($arg),*)
             }
         }
     };

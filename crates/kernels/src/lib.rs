@@ -11,14 +11,48 @@
 //! mention a processor architecture.
 
 #![allow(unsafe_code)] // each with a SAFETY line
+#![allow(clippy::needless_range_loop)] // lanes and halves of several arrays are walked side by side
+#![allow(clippy::extra_unused_type_parameters)] // bodies for `for_each_isa` take `M: MulAdd` even where nothing is multiplied
 
+pub mod activation;
+mod attention;
+pub mod blocks;
+#[cfg(test)]
+mod check;
+pub mod conv;
+pub mod convert;
+mod dense;
+mod disjoint;
+pub mod elementwise;
+mod head_layout;
 pub mod isa;
+mod kv;
+mod lanes;
+mod math;
+mod memory;
+pub mod norm;
+pub mod pixels;
 mod pool;
+mod product;
+mod quantised;
+pub mod reduce;
+pub mod rope;
+mod share;
+pub mod softmax;
 
 use std::sync::OnceLock;
 
+pub use activation::Activation;
+pub use attention::{HeadRows, Past, Scores, Segments, attention, attention_within};
+pub use blocks::BlockFormat;
+pub use dense::{DenseFormat, DenseMatrix};
+pub use head_layout::HeadLayout;
 pub use isa::Isa;
+pub use kv::{KvCache, KvFormat, KvShape, KvSpan};
+pub use memory::Memory;
 pub use pool::Pool;
+pub use product::{Out, Source};
+pub use quantised::QuantisedMatrix;
 
 /// What operations run on.
 #[derive(Debug)]

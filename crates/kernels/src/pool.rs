@@ -1,8 +1,8 @@
 //! Threads that share the parts of one operation.
 //!
 //! A model of a hundred million weights hands over work some two hundred times per token, so a hand-off has to cost about a
-//! microsecond: workers look for work for a while before they sleep. They are not pinned, and they yield while they look, so
-//! that other programs on the machine are not in their way.
+//! microsecond: workers look for work for a while before they sleep. They are not pinned. They do not yield while they look
+//! either: on a busy machine that would cost them their core for a time slice, which is far longer than the look.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -13,8 +13,6 @@ use std::thread::JoinHandle;
 
 /// Rounds in which an idle worker looks for work before it sleeps: some 50 microseconds.
 const LOOKS: usize = 4_000;
-/// Looks between two yields.
-const LOOKS_PER_YIELD: usize = 100;
 /// Set in [`Shared::gate`] while no worker may join.
 const CLOSED: usize = 1 << 31;
 
@@ -191,9 +189,10 @@ impl Shared {
     }
 }
 
+/// Waits a moment; after many moments, for as long as somebody else needs the core.
 fn look(looks: &mut usize) {
     *looks += 1;
-    if looks.is_multiple_of(LOOKS_PER_YIELD) { std::thread::yield_now() } else { std::hint::spin_loop() }
+    if *looks < LOOKS { std::hint::spin_loop() } else { std::thread::yield_now() }
 }
 
 /// Nothing panics while it holds one of our locks, so a poisoned one is as good as any.

@@ -1,0 +1,84 @@
+//! What is compiled for every machine: sixteen lanes that the compiler may put into whatever registers there are.
+
+use std::ops::Range;
+
+use super::narrow::{from_bf16_pair, from_f16};
+use super::rows::Word;
+use super::tile::{Block, Kernel, Product, multiply, shapes};
+use super::{DenseFormat, Method, PANEL};
+
+/// The most rows of a tile.
+const TILE: usize = 4;
+
+/// Whether every machine that this is compiled for rounds a * b + c once; elsewhere that would be a call into the C library.
+const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
+/// How weights of a format are multiplied by f32.
+pub(super) fn method(format: DenseFormat) -> Method {
+    let run = match format {
+        DenseFormat::F32 => by::<F32>,
+        DenseFormat::F16 => by::<F16>,
+        DenseFormat::Bf16 => by::<Bf16>,
+    };
+    Method { word: Word::F32, tile: TILE, run }
+}
+
+unsafe fn by<K: Kernel>(product: &Product<'_>, tiles: Range<usize>, panels: Range<usize>) {
+    // SAFETY: the caller's promise.
+    unsafe { multiply::<K>(product, tiles, panels) }
+}
+
+/// What all three have in common.
+macro_rules! kernel {
+    ($name:ident, $pair:ty, |$p:ident, $half:ident, $lane:ident| $weight:expr) => {
+        struct $name;
+
+        // SAFETY: nothing here needs an instruction set.
+        unsafe impl Kernel for $name {
+            type Pair = $pair;
+            type Weights = [f32; PANEL];
+            type Word = f32;
+            type Sums = [f32; PANEL];
+
+            #[inline(always)]
+            unsafe fn zero() -> [f32; PANEL] {
+                [0.0; PANEL]
+            }
+
+            #[inline(always)]
+            unsafe fn weights($p: &$pair, $half: usize) -> [f32; PANEL] {
+                let mut weights = [0.0; PANEL];
+                for $lane in 0..PANEL {
+                    weights[$lane] = $weight;
+                }
+                weights
+            }
+
+            #[inline(always)]
+            unsafe fn word(word: u32) -> f32 {
+                f32::from_bits(word)
+            }
+
+            #[inline(always)]
+            unsafe fn mul_add(weights: [f32; PANEL], word: f32, mut sums: [f32; PANEL]) -> [f32; PANEL] {
+                for lane in 0..PANEL {
+                    sums[lane] = if FUSED { weights[lane].mul_add(word, sums[lane]) } else { sums[lane] + weights[lane] * word };
+                }
+                sums
+            }
+
+            #[inline(always)]
+            unsafe fn lanes(sums: [f32; PANEL]) -> [f32; PANEL] {
+                sums
+            }
+
+            unsafe fn sweep(product: &Product<'_>, block: &Block<'_>) {
+                shapes!($name, product, block, { 1: 1, 2: 1, 3: 1, 4: 1 });
+            }
+        }
+    };
+}
+
+kernel!(F32, [[f32; PANEL]; 2], |pair, half, lane| pair[half][lane]);
+kernel!(F16, [[u16; PANEL]; 2], |pair, half, lane| from_f16(pair[half][lane]));
+kernel!(Bf16, [u32; PANEL], |pair, half, lane| from_bf16_pair(pair[lane])[half]);

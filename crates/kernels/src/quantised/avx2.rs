@@ -1,0 +1,191 @@
+//! The kernel without VNNI: products of unsigned and signed bytes are added in pairs to 16 bits, and so are a few steps before they are
+//! widened to 32 bits.
+
+use std::arch::x86_64::*;
+
+use super::activations::Unit;
+use super::layout::{Layout, OUTPUTS, STEP_BYTES, UNITS, scales};
+use super::scales::{Lanes, RunScales};
+use crate::blocks::BlockFormat;
+
+/// Rows of a tile. For 8 outputs at a time they take 4 of 16 registers for 16-bit sums and 4 for 32-bit ones; f32 sums are in memory,
+/// which is touched once per unit.
+pub(super) const ROWS: usize = 4;
+
+/// `panel`: weights; `units`: `[units, rows]`; `out`: `[rows, 16]`.
+///
+/// # Safety
+/// AVX2 and FMA are there, and the lengths are those of a whole panel and whole rows.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn tile(layout: Layout, panel: &[u8], units: &[Unit], out: &mut [Lanes]) {
+    use BlockFormat::*;
+    // SAFETY: the caller's.
+    unsafe {
+        match layout.format {
+            Q4_0 => sized::<4, 0, 1, false>(layout, panel, units, out),
+            Q5_0 => sized::<4, 1, 1, false>(layout, panel, units, out),
+            Q8_0 => sized::<8, 0, 1, false>(layout, panel, units, out),
+            Q4_1 | Q4K => sized::<4, 0, 1, true>(layout, panel, units, out),
+            Q5_1 | Q5K => sized::<4, 1, 1, true>(layout, panel, units, out),
+            Q2K => sized::<2, 0, 2, true>(layout, panel, units, out),
+            Q3K => sized::<2, 1, 2, false>(layout, panel, units, out),
+            Q6K => sized::<4, 2, 2, false>(layout, panel, units, out),
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn sized<const LOW: usize, const HIGH: usize, const HALVES: usize, const MINS: bool>(
+    layout: Layout,
+    panel: &[u8],
+    units: &[Unit],
+    out: &mut [Lanes],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        match out.len() {
+            1 => kernel::<LOW, HIGH, HALVES, MINS, 1>(layout, panel, units, out),
+            2 => kernel::<LOW, HIGH, HALVES, MINS, 2>(layout, panel, units, out),
+            3 => kernel::<LOW, HIGH, HALVES, MINS, 3>(layout, panel, units, out),
+            _ => kernel::<LOW, HIGH, HALVES, MINS, 4>(layout, panel, units, out),
+        }
+    }
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn kernel<const LOW: usize, const HIGH: usize, const HALVES: usize, const MINS: bool, const R: usize>(
+    layout: Layout,
+    panel: &[u8],
+    units: &[Unit],
+    out: &mut [Lanes],
+) {
+    let mut y = [[0.0; OUTPUTS]; R];
+    for (run, units) in panel.chunks(layout.run_bytes()).zip(units.chunks(UNITS * R)) {
+        let (run_scales, codes) = run.split_at(scales(layout.format).bytes());
+        let run_scales = RunScales::new(layout, run_scales);
+        for (u, x) in units.as_chunks::<R>().0.iter().enumerate() {
+            let w = run_scales.unit(u);
+            for c in 0..2 {
+                // SAFETY: the run has this unit, which has codes of twice 8 outputs.
+                unsafe {
+                    let codes = codes.as_ptr().add(u * (LOW + HIGH) * STEP_BYTES + c * STEP_BYTES / 2);
+                    add_unit::<LOW, HIGH, HALVES, MINS, R>(codes, [&w.scales, &w.mins], x, &mut y, c);
+                }
+            }
+        }
+    }
+    out.copy_from_slice(&y);
+}
+
+/// Adds the products of a unit for the first or second 8 outputs. A function of its own, so that nothing is kept for the other ones:
+/// there are not enough registers.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_unit<const LOW: usize, const HIGH: usize, const HALVES: usize, const MINS: bool, const R: usize>(
+    codes: *const u8,
+    [scales, mins]: [&[Lanes; 2]; 2],
+    x: &[Unit; R],
+    y: &mut [Lanes; R],
+    c: usize,
+) {
+    let mut sum = [_mm256_setzero_ps(); R];
+    for h in 0..HALVES {
+        let mut dot = [_mm256_setzero_si256(); R];
+        // Adds steps; of codes of 8 bits the nibble at NIBBLE. A macro, because the compiler would leave a function out of line.
+        macro_rules! add_steps {
+            ($steps:expr, $nibble:literal) => {
+                let mut sum = [_mm256_setzero_si256(); R];
+                for step in $steps {
+                    // SAFETY: the caller's.
+                    let w = unsafe { step_codes::<LOW, HIGH, $nibble>(codes, step) };
+                    for r in 0..R {
+                        let [a, b, c, d] = [0, 1, 2, 3].map(|i| x[r].codes[step * 4 + i] as u8);
+                        let x = _mm256_set1_epi32(i32::from_le_bytes([a, b, c, d]));
+                        sum[r] = _mm256_add_epi16(sum[r], _mm256_maddubs_epi16(w, x));
+                    }
+                }
+                for r in 0..R {
+                    dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(sum[r], _mm256_set1_epi16(1 << $nibble)));
+                }
+            };
+        }
+        macro_rules! add_half {
+            ($first:literal) => {
+                if LOW == 8 {
+                    // Two products of a whole byte would not fit into 16 bits.
+                    add_steps!($first..$first + 4, 0);
+                    add_steps!($first..$first + 4, 4);
+                } else if LOW + HIGH == 6 {
+                    // Four products of codes below 64 fit, eight do not.
+                    add_steps!($first..$first + 2, 0);
+                    add_steps!($first + 2..$first + 4, 0);
+                } else {
+                    add_steps!($first..$first + 4, 0);
+                }
+            };
+        }
+        if HALVES == 1 || h == 0 {
+            add_half!(0);
+        }
+        if HALVES == 1 || h == 1 {
+            add_half!(4);
+        }
+        let scale = eight(&scales[h], c);
+        for r in 0..R {
+            if !MINS {
+                dot[r] = _mm256_add_epi32(dot[r], _mm256_set1_epi32(x[r].sums[h].start()));
+            }
+            sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r]), scale, sum[r]);
+        }
+    }
+    for r in 0..R {
+        let mut sum = _mm256_fmadd_ps(sum[r], _mm256_set1_ps(x[r].scale), eight(&y[r], c));
+        if MINS {
+            for h in 0..HALVES {
+                sum = _mm256_fnmadd_ps(eight(&mins[h], c), _mm256_set1_ps(x[r].sums[h].scaled()), sum);
+            }
+        }
+        // SAFETY: 8 floats.
+        unsafe { _mm256_storeu_ps(y[r][c * 8..c * 8 + 8].as_mut_ptr(), sum) };
+    }
+}
+
+/// Eight of 16 numbers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn eight(from: &Lanes, c: usize) -> __m256 {
+    // SAFETY: 8 floats.
+    unsafe { _mm256_loadu_ps(from[c * 8..c * 8 + 8].as_ptr()) }
+}
+
+/// A step's codes of 8 outputs.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn step_codes<const LOW: usize, const HIGH: usize, const NIBBLE: usize>(unit: *const u8, step: usize) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        if LOW == 8 {
+            let both = _mm256_loadu_si256(unit.add(step * STEP_BYTES).cast());
+            return bits::<4>(both, NIBBLE, 0);
+        }
+        let low = bits::<LOW>(_mm256_loadu_si256(unit.add(step % LOW * STEP_BYTES).cast()), step / LOW * LOW, 0);
+        if HIGH == 0 {
+            return low;
+        }
+        let plane = unit.add((LOW + step % HIGH.max(1)) * STEP_BYTES);
+        _mm256_or_si256(low, bits::<HIGH>(_mm256_loadu_si256(plane.cast()), step / HIGH.max(1) * HIGH, LOW))
+    }
+}
+
+/// The field of `BITS` bits at `shift`, put at bit `up`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn bits<const BITS: usize>(plane: __m256i, shift: usize, up: usize) -> __m256i {
+    let placed = if shift >= up {
+        _mm256_srl_epi16(plane, _mm_cvtsi32_si128((shift - up) as i32))
+    } else {
+        _mm256_sll_epi16(plane, _mm_cvtsi32_si128((up - shift) as i32))
+    };
+    _mm256_and_si256(placed, _mm256_set1_epi8((((1 << BITS) - 1) << up) as i8))
+}

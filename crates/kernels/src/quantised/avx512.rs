@@ -1,0 +1,337 @@
+//! The kernel with VNNI: one instruction multiplies a step of 16 outputs and adds it to 16 sums.
+
+use std::arch::x86_64::*;
+
+use super::activations::Unit;
+use super::layout::{Layout, OUTPUTS, STEP_BYTES, UNITS, scales};
+use crate::blocks::BlockFormat;
+
+/// Rows of a tile. They take 8 registers for integer sums and 8 for f32 sums; the codes of a step and what unpacks them take the
+/// others. Eight products hide each other's latency of four cycles and share the unpacking of their codes: some three
+/// instructions, which go to other ports than products on Zen 4 but not on Intel.
+pub(super) const ROWS: usize = 8;
+
+/// How far ahead memory is asked for; single rows are as fast as it.
+const AHEAD_BYTES: usize = 1024;
+/// With more rows arithmetic takes longer than memory.
+const AHEAD_ROWS: usize = 4;
+
+/// `panel`: weights; `units`: `[units, rows]`; `out`: `[rows, 16]`.
+///
+/// # Safety
+/// AVX-512 with VNNI is there, and the lengths are those of a whole panel and whole rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) unsafe fn tile(layout: Layout, panel: &[u8], units: &[Unit], out: &mut [[f32; OUTPUTS]]) {
+    use BlockFormat::*;
+    // SAFETY: the caller's.
+    unsafe {
+        match layout.format {
+            Q4_0 => sized::<4, 0, Half>(layout, panel, units, out),
+            Q4_1 => sized::<4, 0, HalfMin>(layout, panel, units, out),
+            Q5_0 => sized::<4, 1, Half>(layout, panel, units, out),
+            Q5_1 => sized::<4, 1, HalfMin>(layout, panel, units, out),
+            Q8_0 => sized::<8, 0, Half>(layout, panel, units, out),
+            Q2K => sized::<2, 0, NibbleMin>(layout, panel, units, out),
+            Q3K => sized::<2, 1, Signed>(layout, panel, units, out),
+            Q4K => sized::<4, 0, ByteMin>(layout, panel, units, out),
+            Q5K => sized::<4, 1, ByteMin>(layout, panel, units, out),
+            Q6K => sized::<4, 2, Signed>(layout, panel, units, out),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn sized<const LOW: usize, const HIGH: usize, S: Scales>(
+    layout: Layout,
+    panel: &[u8],
+    units: &[Unit],
+    out: &mut [[f32; OUTPUTS]],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        match out.len() {
+            1 => kernel::<LOW, HIGH, S, 1>(layout, panel, units, out),
+            2 => kernel::<LOW, HIGH, S, 2>(layout, panel, units, out),
+            3 => kernel::<LOW, HIGH, S, 3>(layout, panel, units, out),
+            4 => kernel::<LOW, HIGH, S, 4>(layout, panel, units, out),
+            5 => kernel::<LOW, HIGH, S, 5>(layout, panel, units, out),
+            6 => kernel::<LOW, HIGH, S, 6>(layout, panel, units, out),
+            7 => kernel::<LOW, HIGH, S, 7>(layout, panel, units, out),
+            _ => kernel::<LOW, HIGH, S, 8>(layout, panel, units, out),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn kernel<const LOW: usize, const HIGH: usize, S: Scales, const R: usize>(
+    layout: Layout,
+    panel: &[u8],
+    units: &[Unit],
+    out: &mut [[f32; OUTPUTS]],
+) {
+    let mut y = [_mm512_setzero_ps(); R];
+    let mut at = panel.as_ptr();
+    for units in units.chunks(UNITS * R) {
+        // SAFETY: `at` points at a run, whose scales come first.
+        let (run, factors) = unsafe { (at, S::factors(at)) };
+        // SAFETY: the codes follow.
+        at = unsafe { at.add(scales(layout.format).bytes()) };
+        for (u, x) in units.as_chunks::<R>().0.iter().enumerate() {
+            if R <= AHEAD_ROWS {
+                for line in 0..LOW + HIGH {
+                    _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD_BYTES + line * STEP_BYTES).cast());
+                }
+            }
+            // SAFETY: the run has this unit.
+            unsafe {
+                add_unit::<LOW, HIGH, S, R>(at, S::unit(run, factors, u), x, &mut y);
+                at = at.add((LOW + HIGH) * STEP_BYTES);
+            }
+        }
+    }
+    for (out, y) in out.iter_mut().zip(y) {
+        // SAFETY: 16 floats.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), y) };
+    }
+}
+
+/// Adds the products of a unit to the sums of R rows.
+///
+/// # Safety
+/// AVX-512 is there, and `codes` point at those of a unit.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn add_unit<const LOW: usize, const HIGH: usize, S: Scales, const R: usize>(
+    codes: *const u8,
+    w: UnitScales,
+    x: &[Unit; R],
+    y: &mut [__m512; R],
+) {
+    let mut dot = [_mm512_setzero_si512(); R];
+    let mut sum = [_mm512_setzero_ps(); R];
+    for r in 0..R {
+        dot[r] = _mm512_set1_epi32(if S::MINS { 0 } else { x[r].sums[0].start() });
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        add_step::<LOW, HIGH, 0, R>(codes, x, &mut dot);
+        add_step::<LOW, HIGH, 1, R>(codes, x, &mut dot);
+        add_step::<LOW, HIGH, 2, R>(codes, x, &mut dot);
+        add_step::<LOW, HIGH, 3, R>(codes, x, &mut dot);
+    }
+    if S::HALVES == 2 {
+        for r in 0..R {
+            sum[r] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r]), w.scales[0]);
+            dot[r] = _mm512_set1_epi32(if S::MINS { 0 } else { x[r].sums[1].start() });
+        }
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        add_step::<LOW, HIGH, 4, R>(codes, x, &mut dot);
+        add_step::<LOW, HIGH, 5, R>(codes, x, &mut dot);
+        add_step::<LOW, HIGH, 6, R>(codes, x, &mut dot);
+        add_step::<LOW, HIGH, 7, R>(codes, x, &mut dot);
+    }
+    for r in 0..R {
+        let d = _mm512_cvtepi32_ps(dot[r]);
+        sum[r] = if S::HALVES == 2 { _mm512_fmadd_ps(d, w.scales[1], sum[r]) } else { _mm512_mul_ps(d, w.scales[0]) };
+        y[r] = _mm512_fmadd_ps(sum[r], _mm512_set1_ps(x[r].scale), y[r]);
+        if S::MINS {
+            for h in 0..S::HALVES {
+                y[r] = _mm512_fnmadd_ps(w.mins[h], _mm512_set1_ps(x[r].sums[h].scaled()), y[r]);
+            }
+        }
+    }
+}
+
+/// Adds the products of a step.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn add_step<const LOW: usize, const HIGH: usize, const STEP: usize, const R: usize>(
+    codes: *const u8,
+    x: &[Unit; R],
+    dot: &mut [__m512i; R],
+) {
+    // SAFETY: planes are within the unit.
+    let mut w = unsafe { field::<LOW, STEP>(codes, 0) };
+    if HIGH > 0 {
+        // SAFETY: as above.
+        w = _mm512_or_si512(w, unsafe { field::<HIGH, STEP>(codes.add(LOW * STEP_BYTES), LOW) });
+    }
+    for r in 0..R {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|i| x[r].codes[STEP * 4 + i] as u8);
+        dot[r] = _mm512_dpbusd_epi32(dot[r], w, _mm512_set1_epi32(i32::from_le_bytes([a, b, c, d])));
+    }
+}
+
+/// The field of `BITS` bits of a step's codes, at bit `up`: see [`super::layout`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn field<const BITS: usize, const STEP: usize>(planes: *const u8, up: usize) -> __m512i {
+    if BITS == 0 {
+        return _mm512_setzero_si512();
+    }
+    // SAFETY: the caller's.
+    let plane = unsafe { _mm512_loadu_si512(planes.add(STEP % BITS * STEP_BYTES).cast()) };
+    if BITS == 8 {
+        return plane;
+    }
+    let shift = STEP / BITS * BITS;
+    let placed = if shift >= up {
+        _mm512_srl_epi16(plane, _mm_cvtsi32_si128((shift - up) as i32))
+    } else {
+        _mm512_sll_epi16(plane, _mm_cvtsi32_si128((up - shift) as i32))
+    };
+    _mm512_and_si512(placed, _mm512_set1_epi8((((1 << BITS) - 1) << up) as i8))
+}
+
+/// Scales and minima of a unit; the second ones where 16 inputs share a scale.
+#[derive(Clone, Copy)]
+struct UnitScales {
+    scales: [__m512; 2],
+    mins: [__m512; 2],
+}
+
+/// The scales of a run, as in [`super::layout::Scales`].
+trait Scales {
+    /// Scales per unit.
+    const HALVES: usize;
+    /// Whether there are minima; other formats have an offset, which is in what the integer sums begin with.
+    const MINS: bool;
+
+    /// What all units of a run share.
+    ///
+    /// # Safety
+    /// AVX-512 is there, and `run` points at the scales of a run.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn factors(run: *const u8) -> [__m512; 2] {
+        let _ = run;
+        [_mm512_setzero_ps(); 2]
+    }
+
+    /// Scales and minima of a unit.
+    ///
+    /// # Safety
+    /// As above, and `unit` is below 8.
+    unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales;
+}
+
+struct Half;
+struct HalfMin;
+struct Signed;
+struct ByteMin;
+struct NibbleMin;
+
+impl Scales for Half {
+    const HALVES: usize = 1;
+    const MINS: bool = false;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn unit(run: *const u8, _factors: [__m512; 2], unit: usize) -> UnitScales {
+        // SAFETY: the caller's.
+        let scale = unsafe { halves(run.add(unit * 2 * OUTPUTS)) };
+        UnitScales { scales: [scale; 2], mins: [_mm512_setzero_ps(); 2] }
+    }
+}
+
+impl Scales for HalfMin {
+    const HALVES: usize = 1;
+    const MINS: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn unit(run: *const u8, _factors: [__m512; 2], unit: usize) -> UnitScales {
+        // SAFETY: the caller's.
+        let [scale, min] = unsafe { [halves(run.add(unit * 4 * OUTPUTS)), halves(run.add((unit * 4 + 2) * OUTPUTS))] };
+        UnitScales { scales: [scale; 2], mins: [min; 2] }
+    }
+}
+
+impl Scales for Signed {
+    const HALVES: usize = 2;
+    const MINS: bool = false;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn factors(run: *const u8) -> [__m512; 2] {
+        // SAFETY: the caller's.
+        [unsafe { halves(run) }; 2]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales {
+        let mut scales = factors;
+        for h in 0..2 {
+            // SAFETY: the caller's.
+            let small = unsafe { _mm_loadu_si128(run.add((2 + unit * 2 + h) * OUTPUTS).cast()) };
+            scales[h] = _mm512_mul_ps(factors[h], _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(small)));
+        }
+        UnitScales { scales, mins: factors }
+    }
+}
+
+impl Scales for ByteMin {
+    const HALVES: usize = 1;
+    const MINS: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn factors(run: *const u8) -> [__m512; 2] {
+        // SAFETY: the caller's.
+        unsafe { [halves(run), halves(run.add(2 * OUTPUTS))] }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales {
+        // SAFETY: the caller's.
+        let [scale, min] = unsafe { [bytes(run.add((4 + unit * 2) * OUTPUTS)), bytes(run.add((5 + unit * 2) * OUTPUTS))] };
+        let (scale, min) = (_mm512_cvtepi32_ps(scale), _mm512_cvtepi32_ps(min));
+        UnitScales { scales: [_mm512_mul_ps(factors[0], scale); 2], mins: [_mm512_mul_ps(factors[1], min); 2] }
+    }
+}
+
+impl Scales for NibbleMin {
+    const HALVES: usize = 2;
+    const MINS: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn factors(run: *const u8) -> [__m512; 2] {
+        // SAFETY: the caller's.
+        unsafe { [halves(run), halves(run.add(2 * OUTPUTS))] }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales {
+        let (mut scales, mut mins) = (factors, factors);
+        for h in 0..2 {
+            // SAFETY: the caller's.
+            let both = unsafe { bytes(run.add((4 + unit * 2 + h) * OUTPUTS)) };
+            let (scale, min) = (_mm512_and_si512(both, _mm512_set1_epi32(15)), _mm512_srli_epi32::<4>(both));
+            scales[h] = _mm512_mul_ps(factors[0], _mm512_cvtepi32_ps(scale));
+            mins[h] = _mm512_mul_ps(factors[1], _mm512_cvtepi32_ps(min));
+        }
+        UnitScales { scales, mins }
+    }
+}
+
+/// Half-precision numbers of 16 outputs.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn halves(at: *const u8) -> __m512 {
+    // SAFETY: the caller's.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
+}
+
+/// Bytes of 16 outputs.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn bytes(at: *const u8) -> __m512i {
+    // SAFETY: the caller's.
+    _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(at.cast()) })
+}
