@@ -50,6 +50,8 @@ pub struct Summary {
     pub finish: Finish,
     /// Tokens and times.
     pub usage: Usage,
+    /// Time from the request to the finished prompt: fetching, decoding and processing media, tokenizing.
+    pub prepared: Duration,
 }
 
 /// Why an answer ended.
@@ -85,6 +87,7 @@ pub struct AnswerStream {
     detokenizer: Detokenizer,
     stop: StopMatcher,
     completion_tokens: usize,
+    prepared: Duration,
     submitted: Instant,
     first_token: Option<Instant>,
     last: Option<Summary>,
@@ -96,8 +99,10 @@ impl Model {
     /// # Errors
     /// Whatever is wrong with the request, before anything is generated.
     pub async fn stream(&self, request: &ChatRequest) -> Result<AnswerStream, Error> {
+        let began = Instant::now();
         let prompt = prepare(&self.inner, request).await?;
-        AnswerStream::start(self.inner.clone(), prompt, request).await
+        let stream = AnswerStream::start(self.inner.clone(), prompt, request)?;
+        Ok(AnswerStream { prepared: began.elapsed(), ..stream })
     }
 
     /// Generates a whole answer.
@@ -122,7 +127,7 @@ impl Model {
 }
 
 impl AnswerStream {
-    async fn start(inner: Arc<Inner>, prompt: Prompt, request: &ChatRequest) -> Result<Self, Error> {
+    fn start(inner: Arc<Inner>, prompt: Prompt, request: &ChatRequest) -> Result<Self, Error> {
         let tokens = prompt.tokens.len();
         let room = inner.context_max.saturating_sub(tokens);
         let wanted = request.tokens_max.unwrap_or(room.max(1));
@@ -131,8 +136,8 @@ impl AnswerStream {
         }
         let media_tokens = prompt.media.iter().map(|item| item.input.rows).sum();
         let prompt_token_ids = prompt.tokens.clone();
-        let engine_request =
-            Request { prompt, sampling: request.sampling.clone(), tokens_max: wanted, stop_tokens: inner.ends.clone() };
+        let stop_tokens = if request.ignore_eos { Vec::new() } else { inner.ends.clone() };
+        let engine_request = Request { prompt, sampling: request.sampling.clone(), tokens_max: wanted, stop_tokens };
         let events = inner.engine.submit(engine_request).map_err(refused)?;
         Ok(Self {
             inner,
@@ -142,6 +147,7 @@ impl AnswerStream {
             detokenizer: Detokenizer::default(),
             stop: StopMatcher::new(&request.stop),
             completion_tokens: 0,
+            prepared: Duration::ZERO,
             submitted: Instant::now(),
             first_token: None,
             last: None,
@@ -186,7 +192,7 @@ impl AnswerStream {
         if self.stop.stopped() {
             // Dropping the receiver is how the engine learns that nobody listens any more.
             self.events = None;
-            self.last = Some(Summary { finish: Finish::StopText, usage: self.usage_so_far() });
+            self.last = Some(Summary { finish: Finish::StopText, usage: self.usage_so_far(), prepared: self.prepared });
         }
         Ok(Delta { text, token })
     }
@@ -199,7 +205,7 @@ impl AnswerStream {
             FinishReason::Stop { token } => Finish::EndToken(token),
             FinishReason::Length => Finish::Length,
         };
-        let summary = Summary { finish, usage };
+        let summary = Summary { finish, usage, prepared: self.prepared };
         self.last = Some(summary);
         if text.is_empty() { Ok(Piece::Done(summary)) } else { Ok(Piece::Delta(Delta { text, token: None })) }
     }

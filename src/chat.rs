@@ -19,6 +19,8 @@ pub struct ChatRequest {
     pub tokens_max: Option<usize>,
     /// Texts at which the answer ends; they are not part of it.
     pub stop: Vec<String>,
+    /// Go on behind the model's own end tokens, to measure how long something takes.
+    pub ignore_eos: bool,
 }
 
 /// One turn.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hf_hub::api::tokio::{ApiBuilder, ApiError, ApiRepo, Progress};
+use hf_hub::api::tokio::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
 use crate::Error;
@@ -21,29 +21,38 @@ pub struct Hub {
     pub offline: bool,
 }
 
-/// How far the download of one file is.
+/// How far a task is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Download {
-    /// The file.
-    pub file: String,
-    /// Bytes that have arrived.
+pub struct Progress {
+    /// What is being done.
+    pub task: Task,
+    /// Bytes that are done.
     pub done: usize,
     /// Bytes in all.
     pub total: usize,
 }
 
-/// Told about every piece of a download that arrives.
-pub type OnDownload = Arc<dyn Fn(Download) + Send + Sync>;
+/// What takes its time before a model is there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Task {
+    /// Downloading this file.
+    Download(String),
+    /// Reading, quantising and packing weights.
+    Load,
+}
+
+/// Told about every step of the way.
+pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
 #[derive(Clone)]
 struct Report {
-    tell: OnDownload,
-    state: Download,
+    tell: OnProgress,
+    state: Progress,
 }
 
-impl Progress for Report {
+impl hf_hub::api::tokio::Progress for Report {
     async fn init(&mut self, size: usize, filename: &str) {
-        self.state = Download { file: filename.to_string(), done: 0, total: size };
+        self.state = Progress { task: Task::Download(filename.to_string()), done: 0, total: size };
         (self.tell)(self.state.clone());
     }
 
@@ -64,7 +73,7 @@ impl Hub {
     ///
     /// # Errors
     /// The model does not exist, needs a token, or is neither in the cache nor reachable.
-    pub async fn folder(&self, id: &str, tell: &OnDownload) -> Result<PathBuf, Error> {
+    pub async fn folder(&self, id: &str, tell: &OnProgress) -> Result<PathBuf, Error> {
         let repo = Repo::new(id.to_string(), RepoType::Model);
         let cached = Cache::new(self.cache.clone()).repo(repo.clone()).get("config.json");
         let cached = cached.and_then(|file| file.parent().map(PathBuf::from));
@@ -80,7 +89,7 @@ impl Hub {
         }
     }
 
-    async fn download(&self, repo: Repo, tell: &OnDownload) -> Result<PathBuf, ApiError> {
+    async fn download(&self, repo: Repo, tell: &OnProgress) -> Result<PathBuf, ApiError> {
         let mut builder =
             ApiBuilder::from_cache(Cache::new(self.cache.clone())).with_progress(false).with_token(self.token.clone());
         if let Some(endpoint) = &self.endpoint {
@@ -98,8 +107,8 @@ impl Hub {
         Ok(folder)
     }
 
-    async fn file(&self, api: &ApiRepo, name: &str, tell: &OnDownload) -> Result<(), ApiError> {
-        let state = Download { file: name.to_string(), done: 0, total: 0 };
+    async fn file(&self, api: &ApiRepo, name: &str, tell: &OnProgress) -> Result<(), ApiError> {
+        let state = Progress { task: Task::Download(name.to_string()), done: 0, total: 0 };
         api.download_with_progress(name, Report { tell: tell.clone(), state }).await.map(drop)
     }
 

@@ -33,7 +33,7 @@ pub use chat::{ChatRequest, Content, MediaSource, Message, Part};
 pub use engine::{Sampling, Stats, Timings, Usage};
 pub use error::{Error, Fault};
 pub use fetch::FileAccess;
-pub use hub::{Download, Hub, OnDownload};
+pub use hub::{Hub, OnProgress, Progress, Task};
 pub use load::{Dtype, LoadOptions, Model};
 pub use models::{FAMILIES, Family};
 pub use nn::{MediaKind, Quant};

@@ -10,7 +10,7 @@ use serde_json::Value;
 use text::{ChatTemplate, TemplateFiles, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
-use crate::hub::{Hub, OnDownload};
+use crate::hub::{Hub, OnProgress, Progress, Task};
 use crate::{Error, ModelSource};
 
 const GENERATION: &str = "generation_config.json";
@@ -94,9 +94,9 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Source`] and [`Error::Model`], naming the file and what is wrong with it.
-    pub async fn load(options: LoadOptions, tell: OnDownload) -> Result<Self, Error> {
+    pub async fn load(options: LoadOptions, tell: OnProgress) -> Result<Self, Error> {
         let files = options.source.files(&options.hub, &tell).await?;
-        let loading = tokio::task::spawn_blocking(move || Inner::load(&files, &options));
+        let loading = tokio::task::spawn_blocking(move || Inner::load(&files, &options, tell));
         let inner = loading.await.map_err(|e| Error::Source(format!("loading failed: {e}")))??;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -133,20 +133,22 @@ impl Model {
 }
 
 impl Inner {
-    fn load(files: &Files, options: &LoadOptions) -> Result<Self, Error> {
+    fn load(files: &Files, options: &LoadOptions, tell: OnProgress) -> Result<Self, Error> {
         let family = Family::of(files)?;
         let (template, tokenizer) = (template(files, options)?, tokenizer(files, family, options)?);
         let ends = end_tokens(files)?;
         let dtype = match options.dtype {
-            Dtype::Auto | Dtype::F32 => DType::F32,
-            Dtype::Bf16 => DType::BF16,
-            Dtype::F16 => DType::F16,
+            Dtype::Auto => None,
+            Dtype::F32 => Some(DType::F32),
+            Dtype::Bf16 => Some(DType::BF16),
+            Dtype::F16 => Some(DType::F16),
         };
-        let settings = LoadSettings { dtype, quant: options.quant, ..LoadSettings::default() };
-        let Loaded { model, processor, context_max, leftover, .. } = models::load(files, settings)?;
+        let progress = Arc::new(move |done, total| tell(Progress { task: Task::Load, done, total }));
+        let settings = LoadSettings { dtype, quant: options.quant, progress, ..LoadSettings::default() };
+        let Loaded { model, processor, context_max, dtype, leftover, .. } = models::load(files, settings)?;
         let own = context_max.unwrap_or(usize::MAX);
         let context_max = options.context_max.unwrap_or(usize::MAX).min(own);
-        let engine = Engine::start(model, EngineConfig::new(context_max))
+        let engine = Engine::start(model, EngineConfig { dtype, ..EngineConfig::new(context_max) })
             .map_err(|e| Error::Source(format!("cannot start the engine: {e}")))?;
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
         Ok(Self {

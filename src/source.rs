@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use nn::Files;
 
-use crate::hub::{Hub, OnDownload};
+use crate::hub::{Hub, OnProgress};
 use crate::{Error, demo};
 
 /// Where a model comes from.
@@ -53,7 +53,7 @@ impl ModelSource {
     }
 
     /// The model's files, downloaded when need be.
-    pub(crate) async fn files(&self, hub: &Hub, tell: &OnDownload) -> Result<Files, Error> {
+    pub(crate) async fn files(&self, hub: &Hub, tell: &OnProgress) -> Result<Files, Error> {
         match self {
             Self::Demo => Ok(demo::files()),
             Self::Folder(path) => Ok(Files::Folder(path.clone())),

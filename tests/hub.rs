@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_RANGE, ETAG, RANGE};
 use axum::http::{HeaderMap, Response, StatusCode};
-use mistralrs::{ChatRequest, Content, Download, Error, Hub, LoadOptions, Message, Model, ModelSource};
+use mistralrs::{ChatRequest, Content, Error, Hub, LoadOptions, Message, Model, ModelSource, Progress, Task};
 use serde_json::json;
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -90,14 +90,16 @@ async fn a_hub_model_is_downloaded_once_and_works_offline() {
     let absent = failure("org/tiny", &Hub { offline: true, ..hub.clone() }).await;
     assert!(absent.contains("not in the cache") && pretender.requests.load(Ordering::Relaxed) == 0, "{absent}");
 
-    let seen: Arc<Mutex<Vec<Download>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<Progress>>> = Arc::default();
     let tell = seen.clone();
     let model = Model::load(options("org/tiny", &hub), Arc::new(move |d| tell.lock().unwrap().push(d))).await.unwrap();
     let message = Message { role: "user".into(), content: Content::Text("Hello".into()), ..Message::default() };
     let request = ChatRequest { messages: vec![message], tokens_max: Some(4), ..ChatRequest::default() };
     let answer = model.answer(&request).await.unwrap();
     assert!(!answer.tokens.is_empty());
-    let finished = |file: &str| seen.lock().unwrap().iter().any(|d| d.file == file && d.total > 0 && d.done == d.total);
+    let done = |task: &Task| seen.lock().unwrap().iter().any(|p| p.task == *task && p.total > 0 && p.done == p.total);
+    let finished = |file: &str| done(&Task::Download(file.into()));
+    assert!(done(&Task::Load));
     assert!(
         finished("model.safetensors")
             && finished("config.json")

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use mistralrs::{Download, FileAccess, LoadOptions, Model, ModelSource, OnDownload};
+use mistralrs::{FileAccess, LoadOptions, Model, ModelSource, OnProgress, Progress, Task};
 
 use crate::args::ModelOptions;
 use crate::environment;
@@ -39,21 +39,25 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
     Ok(model)
 }
 
-/// A bar for each file that is downloaded.
-fn progress() -> OnDownload {
+/// A bar for each file that is downloaded, and one for the weights.
+fn progress() -> OnProgress {
     let bars = MultiProgress::new();
-    let by_file: Mutex<HashMap<String, ProgressBar>> = Mutex::default();
+    let by_task: Mutex<HashMap<Task, ProgressBar>> = Mutex::default();
     let style = ProgressStyle::with_template("{msg:40!} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    Arc::new(move |download: Download| {
-        let Ok(mut by_file) = by_file.lock() else { return };
-        let bar = by_file.entry(download.file.clone()).or_insert_with(|| {
-            let bar = bars.add(ProgressBar::new(download.total as u64).with_style(style.clone()));
-            bar.with_message(download.file.clone())
+    Arc::new(move |progress: Progress| {
+        let Ok(mut by_task) = by_task.lock() else { return };
+        let bar = by_task.entry(progress.task.clone()).or_insert_with(|| {
+            let name = match &progress.task {
+                Task::Download(file) => file.clone(),
+                Task::Load => "loading weights".into(),
+            };
+            bars.add(ProgressBar::new(progress.total as u64).with_style(style.clone()).with_message(name))
         });
-        bar.set_position(download.done as u64);
-        if download.done >= download.total {
-            bar.finish();
+        bar.set_position(progress.done as u64);
+        if progress.done >= progress.total {
+            // What was downloaded stays to be seen; the model speaks for itself.
+            if progress.task == Task::Load { bar.finish_and_clear() } else { bar.finish() }
         }
     })
 }

@@ -55,7 +55,7 @@ impl EngineConfig {
         match self.cache {
             CacheSize::Blocks(blocks) => blocks,
             CacheSize::Bytes(bytes) => {
-                let block_bytes = self.block_size.saturating_mul(spec.bytes_per_token(self.dtype)).max(1);
+                let block_bytes = spec.bytes_per_block(self.block_size, self.dtype).max(1);
                 let useful = self.context_max.div_ceil(self.block_size).saturating_mul(self.sequences_max);
                 (bytes / block_bytes).min(useful)
             }

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::single_range_in_vec_init)]
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mistralrs_engine::{CacheSize, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Request, Sampling};
 use nn::{
     Array, Batch, Cache, CacheSpec, Device, LayerCache, MediaInput, MediaKind, Model, NnError, Placement, Positions, Prompt,
-    Tensor,
+    Span, Tensor,
 };
 
 const VOCAB: usize = 61;
@@ -20,13 +22,23 @@ const NAN: u32 = 59;
 struct Toy {
     spec: CacheSpec,
     encodes: Arc<AtomicUsize>,
+    /// What it keeps for a token in each slot of the cache's blocks: value and position.
+    slots: RefCell<HashMap<usize, [f32; 2]>>,
 }
 
 impl Toy {
     fn new() -> (Self, Arc<AtomicUsize>) {
         let encodes = Arc::new(AtomicUsize::new(0));
         let layers = vec![LayerCache::Kv { kv_heads: 1, head_dim: 2, window: None }];
-        (Self { spec: CacheSpec { layers }, encodes: encodes.clone() }, encodes)
+        (Self { spec: CacheSpec { layers }, encodes: encodes.clone(), slots: RefCell::default() }, encodes)
+    }
+
+    /// Keeps the span's tokens and looks at all that came before them.
+    fn append(&self, span: &Span, block_size: usize, rows: &[[f32; 2]]) -> Vec<[f32; 2]> {
+        let slot = |token: usize| span.blocks[token / block_size] as usize * block_size + token % block_size;
+        let mut slots = self.slots.borrow_mut();
+        slots.extend((span.start..).map(slot).zip(rows.iter().copied()));
+        (0..span.end()).map(|token| slots[&slot(token)]).collect()
     }
 }
 
@@ -64,10 +76,8 @@ impl Model for Toy {
             if tokens.contains(&ERR) {
                 return Err(NnError::Input("token"));
             }
-            let keys: Vec<f32> = span.rows.clone().flat_map(|row| [values[row], batch.positions[row][1] as f32]).collect();
-            let keys = Tensor::from_vec(keys, (span.rows.len(), 1, 2), &Device::Cpu)?;
-            cache.append(0, span, &keys, &keys)?;
-            let seen: Vec<f32> = cache.read(0, span, 0)?.0.flatten_all()?.to_vec1()?;
+            let rows: Vec<[f32; 2]> = span.rows.clone().map(|row| [values[row], batch.positions[row][1] as f32]).collect();
+            let seen = self.append(span, cache.block_size(), &rows).concat();
             for row in span.rows.clone() {
                 let token = span.start + row - span.rows.start;
                 let island = span.islands.iter().find(|island| island.contains(&token));

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use nn::{Checkpoint, Files, LoadSettings, MediaKind, Model, Weights};
+use nn::{Checkpoint, DType, Files, LoadSettings, MediaKind, Model, Weights};
 use serde_json::Value;
 
 use crate::config::CONFIG;
@@ -40,6 +40,8 @@ pub struct Loaded {
     pub processor: Box<dyn Processor>,
     /// Tokens that its positions were trained for, where config.json says.
     pub context_max: Option<usize>,
+    /// Number format that weights are kept in where they are not quantised.
+    pub dtype: DType,
     /// Tensors of the checkpoint that the model has no use for.
     pub leftover: Vec<String>,
 }
@@ -78,10 +80,12 @@ pub fn load(files: &Files, settings: LoadSettings) -> Result<Loaded, ModelError>
     let family = Family::of(files)?;
     let processor = (family.processor)(files)?;
     let checkpoint = Arc::new(Checkpoint::open(files)?);
-    let model = (family.model)(files, &Weights::new(checkpoint.clone(), settings))?;
+    let weights = Weights::new(checkpoint.clone(), settings);
+    let model = (family.model)(files, &weights)?;
+    weights.finished();
     let config: Value = files.required_json(CONFIG)?;
     let context = |config: &Value| config["max_position_embeddings"].as_u64();
     let context_max = context(&config["text_config"]).or_else(|| context(&config)).map(|n| n as usize);
     let leftover = checkpoint.leftover().into_iter().map(str::to_string).collect();
-    Ok(Loaded { family, model, processor, context_max, leftover })
+    Ok(Loaded { family, model, processor, context_max, dtype: weights.dtype(), leftover })
 }

@@ -1,7 +1,8 @@
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
+use kernels::activation::{Gate, Gated, activate, gated};
 use serde::Deserialize;
 
-use crate::NnError;
+use crate::{NnError, host};
 
 /// Elementwise functions, by the names of Hugging Face configs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -21,16 +22,46 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The same shape.
+    /// The same shape. Takes the tensor's place where it can, so nobody else may hold it.
     ///
     /// # Errors
     /// The device failed.
-    pub fn forward(self, x: &Tensor) -> Result<Tensor, NnError> {
+    pub fn forward(self, x: Tensor) -> Result<Tensor, NnError> {
+        if host::here(&x) {
+            host::change(&x, |x| activate(host::cpu(), self.kernel(), x))?;
+            return Ok(x);
+        }
         Ok(match self {
             Self::Silu => x.silu()?,
             Self::Gelu => x.gelu_erf()?,
             Self::GeluTanh => x.gelu()?,
-            Self::QuickGelu => (x / ((x * -1.702)?.exp()? + 1.0)?)?,
+            Self::QuickGelu => (&x / ((&x * -1.702)?.exp()? + 1.0)?)?,
         })
+    }
+
+    /// Gates and values side by side, [rows, 2 * inner] → activation(gates) * values, [rows, inner].
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn gate(self, both: Tensor) -> Result<Tensor, NnError> {
+        let (rows, width) = both.dims2()?;
+        let inner = width / 2;
+        if host::here(&both) {
+            let gate = Gate::new(self.kernel());
+            return host::read(&both, |both| {
+                host::make((rows, inner), |y| gated(host::cpu(), gate, Gated::gate_first(both, inner), y))
+            })?;
+        }
+        let gates = self.forward(both.narrow(D::Minus1, 0, inner)?.contiguous()?)?;
+        Ok((gates * both.narrow(D::Minus1, inner, inner)?)?)
+    }
+
+    fn kernel(self) -> kernels::Activation {
+        match self {
+            Self::Silu => kernels::Activation::Silu,
+            Self::Gelu => kernels::Activation::Gelu,
+            Self::GeluTanh => kernels::Activation::GeluTanh,
+            Self::QuickGelu => kernels::Activation::QuickGelu,
+        }
     }
 }

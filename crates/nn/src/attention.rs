@@ -1,8 +1,9 @@
 //! softmax(q kᵀ) v, once for all: every decoder and tower comes here.
 
 use candle_core::{D, Tensor};
+use kernels::{KvFormat, Segments};
 
-use crate::NnError;
+use crate::{HeadRange, NnError, host};
 
 /// Constants of an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,14 +12,112 @@ pub struct Scores {
     pub scale: f64,
     /// Scores s become cap * tanh(s / cap).
     pub softcap: Option<f64>,
+    /// Tokens that are looked back at, itself included; all when absent.
+    pub window: Option<usize>,
 }
 
-/// q [rows, heads, head_dim], k and v [tokens, kv_heads, head_dim], mask [rows, tokens] with 0 or -inf → [rows, heads * head_dim].
+impl Scores {
+    pub(crate) fn kernel(&self) -> kernels::Scores<'static> {
+        kernels::Scores {
+            scale: self.scale as f32,
+            softcap: self.softcap.map(|cap| cap as f32),
+            window: self.window,
+            chunk: None,
+            sinks: None,
+        }
+    }
+}
+
+/// Queries, keys and values side by side, as a fused projection gives them: [rows, (heads + 2 * kv_heads) * head_dim].
 /// Neighbouring query heads share a key/value head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Qkv {
+    /// Query heads.
+    pub heads: usize,
+    /// Key heads, and value heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+}
+
+impl Qkv {
+    /// The query heads.
+    pub fn queries(self) -> HeadRange {
+        HeadRange { first: 0, count: self.heads, width: self.head_dim }
+    }
+
+    /// The key heads.
+    pub fn keys(self) -> HeadRange {
+        HeadRange { first: self.heads, count: self.kv_heads, width: self.head_dim }
+    }
+
+    /// The value heads.
+    pub fn values(self) -> HeadRange {
+        HeadRange { first: self.heads + self.kv_heads, count: self.kv_heads, width: self.head_dim }
+    }
+
+    /// Query and key heads.
+    pub fn turned(self) -> HeadRange {
+        HeadRange { first: 0, count: self.heads + self.kv_heads, width: self.head_dim }
+    }
+
+    /// Elements of a row.
+    pub fn stride(self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Elements of a row of the result.
+    pub fn width(self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Queries, keys and values apart, [rows, heads, head_dim] each.
+    pub(crate) fn split(self, x: &Tensor) -> Result<[Tensor; 3], NnError> {
+        let x = x.reshape((x.dim(0)?, self.heads + 2 * self.kv_heads, self.head_dim))?;
+        let part = |heads: HeadRange| x.narrow(1, heads.first, heads.count);
+        Ok([part(self.queries())?, part(self.keys())?, part(self.values())?])
+    }
+}
+
+/// Attention among the rows of each segment and nobody else (a picture's patches, say): x is laid out as `qkv` says, and the
+/// result is [rows, heads * head_dim]. Keys and values are rounded to `format` on the way.
 ///
 /// # Errors
 /// Shapes do not fit, or the device failed.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scores: Scores) -> Result<Tensor, NnError> {
+pub fn attention_within(x: &Tensor, qkv: Qkv, lengths: &[usize], scores: Scores, format: KvFormat) -> Result<Tensor, NnError> {
+    let (rows, stride) = x.dims2()?;
+    if rows != lengths.iter().sum::<usize>() || stride != qkv.stride() {
+        return Err(NnError::Input("segments that cover all rows"));
+    }
+    if host::here(x) {
+        return host::read(x, |x| {
+            let [q, k, v] = [qkv.queries(), qkv.keys(), qkv.values()].map(|heads| heads.of(x, stride));
+            let segments = Segments { q, k, v, lengths };
+            host::make((rows, qkv.width()), |y| {
+                kernels::attention_within(host::cpu(), segments, &scores.kernel(), format, y);
+            })
+        })?;
+    }
+    let [q, k, v] = qkv.split(x)?;
+    let mut done = 0;
+    let mut parts = Vec::with_capacity(lengths.len());
+    for &rows in lengths {
+        let part = |x: &Tensor| x.narrow(0, done, rows);
+        parts.push(attention_elsewhere(&part(&q)?, &part(&k)?, &part(&v)?, None, scores)?);
+        done += rows;
+    }
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
+/// q [rows, heads, head_dim], k and v [tokens, kv_heads, head_dim], mask [rows, tokens] with 0 or -inf → [rows, heads * head_dim],
+/// on any device.
+pub(crate) fn attention_elsewhere(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<&Tensor>,
+    scores: Scores,
+) -> Result<Tensor, NnError> {
     let (rows, heads, width) = q.dims3()?;
     let (tokens, kv_heads, _) = k.dims3()?;
     let group = heads / kv_heads;
@@ -40,19 +139,4 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scor
 fn softmax(scores: &Tensor) -> Result<Tensor, NnError> {
     let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
     Ok(weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?)
-}
-
-/// Attention among the rows of each segment and nobody else: a picture's patches, say. All are [rows, heads, head_dim].
-///
-/// # Errors
-/// Shapes do not fit, or the device failed.
-pub fn attention_within(q: &Tensor, k: &Tensor, v: &Tensor, segments: &[usize], scores: Scores) -> Result<Tensor, NnError> {
-    let mut done = 0;
-    let mut parts = Vec::with_capacity(segments.len());
-    for &rows in segments {
-        let part = |x: &Tensor| x.narrow(0, done, rows);
-        parts.push(attention(&part(q)?, &part(k)?, &part(v)?, None, scores)?);
-        done += rows;
-    }
-    Ok(Tensor::cat(&parts, 0)?)
 }

@@ -38,6 +38,11 @@ impl Span {
     pub fn end(&self) -> usize {
         self.start + self.rows.len()
     }
+
+    /// As the kernels take it.
+    pub(crate) fn kernel(&self) -> kernels::KvSpan<'_> {
+        kernels::KvSpan { rows: self.rows.clone(), start: self.start, blocks: &self.blocks, islands: &self.islands }
+    }
 }
 
 /// Consecutive rows of an encoded item.

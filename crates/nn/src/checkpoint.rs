@@ -6,7 +6,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
+use kernels::{DenseFormat, Source};
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -105,30 +108,95 @@ impl Checkpoint {
         self.entries.range(below.clone()..).next().is_some_and(|(name, _)| name.starts_with(&below))
     }
 
+    /// The number format that most weights are in; `None` when there are none.
+    pub fn dtype(&self) -> Option<DType> {
+        let mut bytes: BTreeMap<&str, (usize, DType)> = BTreeMap::new();
+        for entry in self.entries.values() {
+            if let Some(dtype) = dtype(entry.dtype) {
+                bytes.entry(dtype.as_str()).or_insert((0, dtype)).0 += entry.at.len();
+            }
+        }
+        bytes.into_values().max_by_key(|(bytes, _)| *bytes).map(|(_, dtype)| dtype)
+    }
+
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> usize {
+        self.entries.values().map(|entry| entry.at.len()).sum()
+    }
+
+    /// Bytes of the tensors that were taken so far.
+    pub fn bytes_taken(&self) -> usize {
+        let taken = self.entries.values().filter(|entry| entry.taken.load(Ordering::Relaxed));
+        taken.map(|entry| entry.at.len()).sum()
+    }
+
     /// The tensor in the number format of its file, on a device.
     ///
     /// # Errors
     /// [`NnError::Missing`], [`NnError::Shape`], or a number format that is not a float.
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, NnError> {
-        let missing = || NnError::Missing { checkpoint: self.name.clone(), name: name.to_string() };
-        let entry = self.entries.get(name).ok_or_else(missing)?;
-        entry.taken.store(true, Ordering::Relaxed);
-        let shard = &self.shards[entry.shard];
-        if entry.shape != shape {
-            let (file, name) = (shard.file.clone(), name.to_string());
-            return Err(NnError::Shape { file, name, found: entry.shape.clone(), expected: shape.to_vec() });
+        let (bytes, dtype) = self.take(name, shape)?;
+        Ok(Tensor::from_raw_buffer(bytes, dtype, shape, device)?)
+    }
+
+    /// Hands out a tensor's numbers where they lie in the mapped file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`].
+    pub fn numbers<R>(&self, name: &str, shape: &[usize], work: impl FnOnce(Source<'_>) -> R) -> Result<R, NnError> {
+        let (bytes, dtype) = self.take(name, shape)?;
+        let result = as_numbers(bytes, dtype, work);
+        let entry = self.entry(name)?;
+        self.shards[entry.shard].bytes.forget(&entry.at);
+        Ok(result)
+    }
+
+    /// Some rows of a table [.., width] as f32, [rows, width], read from the mapped file.
+    ///
+    /// # Errors
+    /// There is no such tensor, or no such row.
+    pub fn rows(&self, name: &str, rows: &[u32], width: usize) -> Result<Tensor, NnError> {
+        let entry = self.entry(name)?;
+        let (bytes, dtype) = (self.bytes_of(entry), dtype(entry.dtype).unwrap_or(DType::F32));
+        let length = width * dtype.size_in_bytes();
+        let mut numbers = Vec::with_capacity(rows.len() * width);
+        for &row in rows {
+            let row =
+                bytes.get(row as usize * length..(row as usize + 1) * length).ok_or(NnError::Input("a row of the table"))?;
+            as_numbers(row, dtype, |row| match row {
+                Source::F32(row) => numbers.extend(row),
+                Source::Bf16(row) => numbers.extend(row.iter().map(|x| x.to_f32())),
+                Source::F16(row) => numbers.extend(row.iter().map(|x| x.to_f32())),
+            });
         }
-        let dtype = match entry.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            other => {
-                let reason =
-                    format!("tensor {name:?} has the number format {other:?}, which is not supported (F32, F16 and BF16 are)");
-                return Err(NnError::File { file: shard.file.clone(), reason });
-            }
+        Ok(Tensor::from_vec(numbers, (rows.len(), width), &Device::Cpu)?)
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, NnError> {
+        let missing = || NnError::Missing { checkpoint: self.name.clone(), name: name.to_string() };
+        self.entries.get(name).ok_or_else(missing)
+    }
+
+    fn bytes_of(&self, entry: &Entry) -> &[u8] {
+        &self.shards[entry.shard].bytes.as_ref()[entry.at.clone()]
+    }
+
+    /// Marks a tensor as taken; its bytes, if it has this shape and holds floats.
+    fn take(&self, name: &str, shape: &[usize]) -> Result<(&[u8], DType), NnError> {
+        let entry = self.entry(name)?;
+        entry.taken.store(true, Ordering::Relaxed);
+        let file = || self.shards[entry.shard].file.clone();
+        if entry.shape != shape {
+            let (found, expected) = (entry.shape.clone(), shape.to_vec());
+            return Err(NnError::Shape { file: file(), name: name.to_string(), found, expected });
+        }
+        let unknown = || {
+            let found = entry.dtype;
+            let reason =
+                format!("tensor {name:?} has the number format {found:?}, which is not supported (F32, F16 and BF16 are)");
+            NnError::File { file: file(), reason }
         };
-        Ok(Tensor::from_raw_buffer(&shard.bytes.as_ref()[entry.at.clone()], dtype, shape, device)?)
+        Ok((self.bytes_of(entry), dtype(entry.dtype).ok_or_else(unknown)?))
     }
 
     /// Marks every tensor whose name begins with `prefix` as known and not needed.
@@ -142,6 +210,26 @@ impl Checkpoint {
         let left = self.entries.iter().filter(|(_, entry)| !entry.taken.load(Ordering::Relaxed));
         left.map(|(name, _)| name.as_str()).collect()
     }
+}
+
+/// Floats, as candle calls them.
+fn dtype(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+/// Bytes of a file as numbers.
+fn as_numbers<R>(bytes: &[u8], dtype: DType, work: impl FnOnce(Source<'_>) -> R) -> R {
+    let format = match dtype {
+        DType::BF16 => DenseFormat::Bf16,
+        DType::F16 => DenseFormat::F16,
+        _ => DenseFormat::F32,
+    };
+    Source::with_bytes(bytes, format, work)
 }
 
 /// Shards lie beside their index and nowhere else.
@@ -178,6 +266,28 @@ fn open(files: &Files, name: &str) -> Result<Bytes, NnError> {
     #[allow(unsafe_code)]
     let map = unsafe { Mmap::map(&file) };
     map.map(Bytes::Mapped).map_err(|e| refused(e.to_string()))
+}
+
+impl Bytes {
+    /// Pages that were read need not stay in this process; they are read again if they are asked for.
+    fn forget(&self, range: &Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the map is read-only and backed by a file, so what is given up comes back as it was.
+            #[allow(unsafe_code)]
+            let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+            // Advice that is not taken costs memory and nothing else.
+            let _ = advised;
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} tensors of {}", self.entries.len(), self.name)
+    }
 }
 
 impl AsRef<[u8]> for Bytes {
@@ -245,7 +355,7 @@ mod tests {
         for (expected, setup) in cases {
             let folder = tempfile::tempdir().unwrap();
             setup(folder.path());
-            let message = Checkpoint::open(&Files::Folder(folder.path().into())).err().expect(expected).to_string();
+            let message = Checkpoint::open(&Files::Folder(folder.path().into())).expect_err(expected).to_string();
             assert!(message.contains(expected) && !message.contains('\n'), "{message}");
         }
     }

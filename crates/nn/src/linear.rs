@@ -1,7 +1,10 @@
-use candle_core::quantized::{QMatMul, QTensor};
-use candle_core::{DType, Module, Tensor};
+use std::sync::Arc;
 
-use crate::{NnError, Quant};
+use candle_core::quantized::{QMatMul, QTensor};
+use candle_core::{D, DType, Module, Tensor};
+use kernels::{DenseFormat, DenseMatrix, Out, QuantisedMatrix, Source};
+
+use crate::{Checkpoint, NnError, Quant, host};
 
 /// y = x Wᵀ + b.
 #[derive(Debug, Clone)]
@@ -13,23 +16,37 @@ pub struct Linear {
 
 #[derive(Debug, Clone)]
 enum Weight {
-    /// In the number format of the activations.
+    /// In main memory, in the layout of the kernels.
+    Packed(Arc<Packed>),
+    /// On another device, in a number format of its own, widened when used.
     Dense(Tensor),
-    /// In 16 bits, widened when used.
-    Half(Tensor),
+    /// On another device, in blocks.
     Blocks(QMatMul),
 }
 
+/// How a weight is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Number by number.
+    Dense(DType),
+    /// In blocks.
+    Blocks(Quant),
+}
+
 impl Linear {
-    /// Keeps the weight [outputs, inputs] in blocks when a format is given that fits, in `dtype` otherwise.
-    pub(crate) fn new(weight: Tensor, bias: Option<Tensor>, dtype: DType, quant: Option<Quant>) -> Result<Self, NnError> {
-        let (outputs, inputs) = weight.dims2()?;
-        let weight = match quant.and_then(|q| q.fitting(inputs)) {
-            Some(quant) => {
+    /// A weight that was packed for the kernels, and a bias [outputs].
+    pub(crate) fn packed(weight: Arc<Packed>, bias: Option<Tensor>) -> Self {
+        Self { outputs: weight.outputs(), weight: Weight::Packed(weight), bias }
+    }
+
+    /// A weight [outputs, inputs] on another device than the CPU.
+    pub(crate) fn elsewhere(weight: Tensor, bias: Option<Tensor>, format: Format) -> Result<Self, NnError> {
+        let outputs = weight.dim(0)?;
+        let weight = match format {
+            Format::Blocks(quant) => {
                 Weight::Blocks(QMatMul::from_qtensor(QTensor::quantize(&weight.to_dtype(DType::F32)?, quant.ggml())?)?)
             }
-            None if dtype == DType::F32 => Weight::Dense(weight.to_dtype(DType::F32)?),
-            None => Weight::Half(weight.to_dtype(dtype)?),
+            Format::Dense(dtype) => Weight::Dense(weight.to_dtype(dtype)?),
         };
         Ok(Self { weight, bias, outputs })
     }
@@ -40,13 +57,36 @@ impl Linear {
     /// The input has another width, or the device failed.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
         let y = match &self.weight {
-            Weight::Dense(weight) => x.matmul(&weight.t()?)?,
-            Weight::Half(weight) => x.matmul(&weight.to_dtype(x.dtype())?.t()?)?,
+            Weight::Packed(weight) => {
+                let shape = (weight.rows(x)?, self.outputs);
+                return host::read(x, |x| self.with_bias(|bias| host::make(shape, |y| weight.matmul(x, bias, Out::Write(y)))))??;
+            }
+            Weight::Dense(weight) => x.matmul(&weight.to_dtype(x.dtype())?.t()?)?,
             Weight::Blocks(weight) => weight.forward(&x.contiguous()?)?,
         };
         match &self.bias {
             Some(bias) => Ok(y.broadcast_add(bias)?),
             None => Ok(y),
+        }
+    }
+
+    /// y + x Wᵀ + b, [rows, outputs]. Takes the place of y where it can, so nobody else may hold it.
+    ///
+    /// # Errors
+    /// Shapes do not fit, or the device failed.
+    pub fn add_to(&self, y: Tensor, x: &Tensor) -> Result<Tensor, NnError> {
+        let Weight::Packed(weight) = &self.weight else { return Ok((y + self.forward(x)?)?) };
+        if y.dims() != [weight.rows(x)?, self.outputs] {
+            return Err(NnError::Input("a residual of the same shape"));
+        }
+        host::read(x, |x| self.with_bias(|bias| host::change(&y, |y| weight.matmul(x, bias, Out::Add(y)))))???;
+        Ok(y)
+    }
+
+    fn with_bias<R>(&self, work: impl FnOnce(Option<&[f32]>) -> R) -> Result<R, NnError> {
+        match &self.bias {
+            Some(bias) => host::read(bias, |bias| work(Some(bias))),
+            None => Ok(work(None)),
         }
     }
 
@@ -56,28 +96,132 @@ impl Linear {
     }
 }
 
+/// A weight [outputs, inputs] in the layout of the kernels.
+#[derive(Debug)]
+pub enum Packed {
+    /// Number by number.
+    Dense(DenseMatrix),
+    /// In blocks.
+    Blocks(QuantisedMatrix),
+}
+
+impl Packed {
+    /// Zeros, to be filled by [`Packed::fill`].
+    pub fn new((outputs, inputs): (usize, usize), format: Format) -> Self {
+        match format {
+            Format::Dense(dtype) => {
+                let keep = match dtype {
+                    DType::BF16 => DenseFormat::Bf16,
+                    DType::F16 => DenseFormat::F16,
+                    _ => DenseFormat::F32,
+                };
+                Self::Dense(DenseMatrix::new((outputs, inputs), keep))
+            }
+            Format::Blocks(quant) => Self::Blocks(QuantisedMatrix::new(quant.block_format(), outputs, inputs)),
+        }
+    }
+
+    /// Takes rows [.., inputs] as those from `at_output` on.
+    pub fn fill(&mut self, at_output: usize, rows: Source<'_>) {
+        match self {
+            Self::Dense(matrix) => matrix.pack_rows(host::cpu(), at_output, rows),
+            Self::Blocks(matrix) => matrix.quantise_rows(host::cpu(), at_output, rows, None),
+        }
+    }
+
+    /// Width of the result.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Dense(matrix) => matrix.outputs(),
+            Self::Blocks(matrix) => matrix.outputs(),
+        }
+    }
+
+    fn inputs(&self) -> usize {
+        match self {
+            Self::Dense(matrix) => matrix.inputs(),
+            Self::Blocks(matrix) => matrix.inputs(),
+        }
+    }
+
+    fn rows(&self, x: &Tensor) -> Result<usize, NnError> {
+        match x.dims() {
+            [rows, inputs] if *inputs == self.inputs() => Ok(*rows),
+            _ => Err(NnError::Input("a matrix as wide as the weight")),
+        }
+    }
+
+    fn matmul(&self, x: &[f32], bias: Option<&[f32]>, y: Out<'_>) {
+        match self {
+            Self::Dense(matrix) => matrix.matmul(host::cpu(), x, bias, y),
+            Self::Blocks(matrix) => matrix.matmul(host::cpu(), x, bias, y),
+        }
+    }
+
+    fn row(&self, output: usize, into: &mut [f32]) {
+        match self {
+            Self::Dense(matrix) => matrix.row(output, into),
+            Self::Blocks(matrix) => matrix.row(output, into),
+        }
+    }
+}
+
 /// A table with one row per token.
 #[derive(Debug, Clone)]
-pub struct Embedding {
-    table: Tensor, // [vocab, width], as in the file
+pub enum Embedding {
+    /// The output head's weight: one copy serves both.
+    Head(Arc<Packed>),
+    /// Rows read from the mapped file when they are asked for.
+    File {
+        /// Holds the table.
+        checkpoint: Arc<Checkpoint>,
+        /// Its full name.
+        name: String,
+        /// (tokens, width)
+        shape: (usize, usize),
+    },
+    /// [vocab, width] on another device, as in the file.
+    Table(Tensor),
 }
 
 impl Embedding {
-    pub(crate) fn new(table: Tensor) -> Self {
-        Self { table }
-    }
-
     /// Rows of the tokens as f32, [tokens, width].
     ///
     /// # Errors
     /// An id is outside the table, or the device failed.
     pub fn forward(&self, tokens: &[u32]) -> Result<Tensor, NnError> {
-        let ids = Tensor::new(tokens, self.table.device())?;
-        Ok(self.table.index_select(&ids, 0)?.to_dtype(DType::F32)?)
+        match self {
+            Self::Head(packed) => {
+                let (vocab, width) = (packed.outputs(), packed.inputs());
+                check(tokens, vocab)?;
+                host::make((tokens.len(), width), |rows| {
+                    rows.chunks_exact_mut(width).zip(tokens).for_each(|(row, id)| packed.row(*id as usize, row));
+                })
+            }
+            Self::File { checkpoint, name, shape: (vocab, width) } => {
+                check(tokens, *vocab)?;
+                checkpoint.rows(name, tokens, *width)
+            }
+            Self::Table(table) => {
+                let ids = Tensor::new(tokens, table.device())?;
+                Ok(table.index_select(&ids, 0)?.to_dtype(DType::F32)?)
+            }
+        }
     }
 
-    /// The table itself, [vocab, width]: an output head that is tied to it.
-    pub fn table(&self) -> &Tensor {
-        &self.table
+    /// Elements of a row.
+    ///
+    /// # Errors
+    /// The table has no rows.
+    pub fn width(&self) -> Result<usize, NnError> {
+        match self {
+            Self::Head(packed) => Ok(packed.inputs()),
+            Self::File { shape, .. } => Ok(shape.1),
+            Self::Table(table) => Ok(table.dim(D::Minus1)?),
+        }
     }
+}
+
+fn check(tokens: &[u32], vocab: usize) -> Result<(), NnError> {
+    if tokens.iter().all(|id| (*id as usize) < vocab) { Ok(()) } else { Err(NnError::Input("token ids of the vocabulary")) }
 }

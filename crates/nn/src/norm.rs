@@ -1,6 +1,6 @@
 use candle_core::{D, Device, Tensor};
 
-use crate::NnError;
+use crate::{NnError, host};
 
 /// Which norm, as configs name it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,6 +56,12 @@ impl Norm {
     /// # Errors
     /// The input has another width, or the device failed.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        if host::here(x) {
+            let width = x.dim(D::Minus1)?;
+            return self.with_kernel(|norm| {
+                host::read(x, |x_| host::make(x.shape(), |y| kernels::norm::norm(host::cpu(), norm, x_, y, width)))
+            })??;
+        }
         match self {
             Self::Rms { weight, eps } => {
                 let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
@@ -67,6 +73,16 @@ impl Norm {
                 let normed = centred.broadcast_div(&(variance + *eps)?.sqrt()?)?;
                 Ok(normed.broadcast_mul(weight)?.broadcast_add(bias)?)
             }
+        }
+    }
+
+    /// Hands out the norm as the kernels know it.
+    pub(crate) fn with_kernel<R>(&self, work: impl FnOnce(kernels::norm::Norm<'_>) -> R) -> Result<R, NnError> {
+        match self {
+            Self::Rms { weight, eps } => host::read(weight, |weight| work(kernels::norm::Norm::rms(Some(weight), *eps as f32))),
+            Self::Layer { weight, bias, eps } => host::read(weight, |weight| {
+                host::read(bias, |bias| work(kernels::norm::Norm::layer(Some(weight), Some(bias), *eps as f32)))
+            })?,
         }
     }
 }

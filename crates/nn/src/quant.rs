@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_core::quantized::GgmlDType;
+use kernels::BlockFormat;
 
 /// A block format of llama.cpp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +57,25 @@ impl Quant {
             Self::Q6K => Self::Q8_0,
             other => other,
         };
-        [self, smaller].into_iter().find(|q| columns.is_multiple_of(q.ggml().block_size()))
+        [self, smaller].into_iter().find(|q| columns.is_multiple_of(q.block_format().block_size()))
     }
 
+    pub(crate) fn block_format(self) -> BlockFormat {
+        match self {
+            Self::Q2K => BlockFormat::Q2K,
+            Self::Q3K => BlockFormat::Q3K,
+            Self::Q4K => BlockFormat::Q4K,
+            Self::Q5K => BlockFormat::Q5K,
+            Self::Q6K => BlockFormat::Q6K,
+            Self::Q8_0 => BlockFormat::Q8_0,
+            Self::Q4_0 => BlockFormat::Q4_0,
+            Self::Q4_1 => BlockFormat::Q4_1,
+            Self::Q5_0 => BlockFormat::Q5_0,
+            Self::Q5_1 => BlockFormat::Q5_1,
+        }
+    }
+
+    /// The same format as candle calls it.
     pub(crate) fn ggml(self) -> GgmlDType {
         match self {
             Self::Q2K => GgmlDType::Q2K,

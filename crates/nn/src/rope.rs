@@ -1,8 +1,10 @@
 //! Rotary position embedding (Su et al. 2021): pairs of elements are turned by angles that grow with the position.
 
 use candle_core::{Device, Tensor};
+use kernels::rope::{Pairing, Rotation};
 
-use crate::NnError;
+use crate::norm::Norm;
+use crate::{NnError, host};
 
 /// How frequencies are changed for contexts longer than those of the first training.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,12 +100,77 @@ fn scaled(frequency: f64, scaling: RopeScaling) -> f64 {
     }
 }
 
+/// Heads that lie side by side in rows of more: queries, keys and values behind one fused projection, say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadRange {
+    /// Number of the first one, counted in heads of this width.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    /// Elements of a head.
+    pub width: usize,
+}
+
+impl HeadRange {
+    /// Elements of a row before the first head.
+    fn start(self) -> usize {
+        self.first * self.width
+    }
+
+    /// The heads of `x` as the kernels take them; `x` has rows of `stride`.
+    pub(crate) fn of<'a>(self, x: &'a [f32], stride: usize) -> kernels::HeadRows<'a> {
+        let data = x.get(self.start()..).unwrap_or_default();
+        kernels::HeadRows { data, stride, heads: self.count, head_dim: self.width }
+    }
+}
+
 impl RopeTable {
-    /// Turns the heads of x, [rows, heads, head_dim].
+    /// The angles of some rows.
+    pub(crate) fn narrow(&self, first: usize, rows: usize) -> Result<Self, NnError> {
+        Ok(Self { cos: self.cos.narrow(0, first, rows)?, sin: self.sin.narrow(0, first, rows)? })
+    }
+
+    /// Norms (where there is one) and turns some heads of x, [rows, any number of heads * width]; the others stay as they are.
+    /// Takes the tensor's place where it can, so nobody else may hold it.
     ///
     /// # Errors
     /// The rows differ in number, or the device failed.
-    pub fn apply(&self, x: &Tensor) -> Result<Tensor, NnError> {
+    pub fn turn(&self, x: Tensor, heads: HeadRange, norm: Option<&Norm>) -> Result<Tensor, NnError> {
+        let (rows, stride) = x.dims2()?;
+        if !host::here(&x) {
+            return self.turn_elsewhere(&x, heads, norm);
+        }
+        let half = self.cos.dim(1)?;
+        let places = kernels::HeadLayout { rows, count: heads.count, width: heads.width, row_stride: stride };
+        let turn = |norm: Option<kernels::norm::Norm<'_>>| {
+            host::read(&self.cos, |cos| {
+                host::read(&self.sin, |sin| {
+                    let rotation = Rotation { cos, sin, half, pairing: Pairing::Halves };
+                    host::change(&x, |x| kernels::rope::rope(host::cpu(), &mut x[heads.start()..], places, rotation, norm))
+                })
+            })
+        };
+        match norm {
+            Some(norm) => norm.with_kernel(|norm| turn(Some(norm)))????,
+            None => turn(None)???,
+        }
+        Ok(x)
+    }
+
+    fn turn_elsewhere(&self, x: &Tensor, heads: HeadRange, norm: Option<&Norm>) -> Result<Tensor, NnError> {
+        let HeadRange { first, count, width } = heads;
+        let (rows, stride) = x.dims2()?;
+        let x = x.reshape((rows, stride / width, width))?;
+        let mine = x.narrow(1, first, count)?.contiguous()?;
+        let mine = norm.map_or(Ok(mine.clone()), |norm| norm.forward(&mine))?;
+        let mine = self.turn_heads(&mine)?;
+        let behind = first + count;
+        let parts = [x.narrow(1, 0, first)?, mine, x.narrow(1, behind, stride / width - behind)?];
+        Ok(Tensor::cat(&parts, 1)?.reshape((rows, stride))?)
+    }
+
+    /// x [rows, heads, head_dim] → the same shape.
+    fn turn_heads(&self, x: &Tensor) -> Result<Tensor, NnError> {
         let half = self.cos.dim(1)?;
         let rest = x.dim(2)? - 2 * half;
         let (cos, sin) = (self.cos.unsqueeze(1)?, self.sin.unsqueeze(1)?);
@@ -127,11 +194,17 @@ mod tests {
     fn turns_pairs_by_their_axis() {
         let config = RopeConfig { width: 4, theta: 100.0, scaling: RopeScaling::None, sections: vec![(0, 1), (2, 1)] };
         let table = Rope::new(&config).table(&[[2, 9, 5]], &Device::Cpu).unwrap();
-        let x = Tensor::new(&[[[1f32, 0.0, 0.0, 1.0, 7.0]]], &Device::Cpu).unwrap();
-        let y: Vec<f32> = table.apply(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         let (a, b) = (2f32, 5f32 * 0.1);
-        let expected = [a.cos(), -b.sin(), a.sin(), b.cos(), 7.0];
-        y.iter().zip(expected).for_each(|(y, e)| assert!((y - e).abs() < 1e-6, "{y} {e}"));
+        let expected = [3.0, 3.0, 3.0, 3.0, 3.0, a.cos(), -b.sin(), a.sin(), b.cos(), 7.0];
+        let heads = HeadRange { first: 1, count: 1, width: 5 };
+        type Turn = fn(&RopeTable, Tensor, HeadRange) -> Result<Tensor, NnError>;
+        let arms: [Turn; 2] =
+            [|table, x, heads| table.turn(x, heads, None), |table, x, heads| table.turn_elsewhere(&x, heads, None)];
+        for turn in arms {
+            let x = Tensor::new(&[[3f32, 3.0, 3.0, 3.0, 3.0, 1.0, 0.0, 0.0, 1.0, 7.0]], &Device::Cpu).unwrap();
+            let y: Vec<f32> = turn(&table, x, heads).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            y.iter().zip(expected).for_each(|(y, e)| assert!((y - e).abs() < 1e-6, "{y} {e}"));
+        }
     }
 
     #[test]

@@ -2,12 +2,17 @@
 
 use candle_core::{D, Tensor};
 
-use crate::attention::{Scores, attention_within};
+use kernels::KvFormat;
+
+use crate::attention::{Qkv, Scores, attention_within};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormConfig};
 use crate::rope::RopeTable;
 use crate::weights::{Bias, Role, Weights};
-use crate::{Activation, NnError};
+use crate::{Activation, NnError, host};
+
+/// Patches that pass the tower together, unless a single segment has more.
+const ROWS_AT_A_TIME: usize = 1024;
 
 /// Sizes of a tower, and what its parts are called in the checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +73,8 @@ pub const FUSED_NAMES: VitNames = VitNames {
 #[derive(Debug)]
 pub struct Vit {
     blocks: Vec<Block>,
-    heads: usize,
+    qkv: Qkv,
+    format: KvFormat,
 }
 
 #[derive(Debug)]
@@ -90,7 +96,8 @@ impl Vit {
     pub fn load(config: &VitConfig, w: &Weights) -> Result<Self, NnError> {
         let layers = w.role(Role::Encoder).at(config.names.layers);
         let blocks = (0..config.layers).map(|i| Block::load(config, &layers.at(i))).collect::<Result<_, _>>()?;
-        Ok(Self { blocks, heads: config.heads })
+        let qkv = Qkv { heads: config.heads, kv_heads: config.heads, head_dim: config.width / config.heads };
+        Ok(Self { blocks, qkv, format: w.attention_format() })
     }
 
     /// x [patches, width] → the same shape. Patches attend within their segment; `segments` are lengths that add up to all.
@@ -98,9 +105,37 @@ impl Vit {
     /// # Errors
     /// Shapes do not fit, or the device failed.
     pub fn forward(&self, x: Tensor, segments: &[usize], rope: Option<&RopeTable>) -> Result<Tensor, NnError> {
+        if !host::here(&x) {
+            return self.forward_rows(x, segments, rope);
+        }
+        // Segments know nothing of each other: a few at a time keep what they become in the caches.
+        let mut parts = Vec::new();
+        let (mut row, mut rest) = (0, segments);
+        while !rest.is_empty() {
+            let fits = |count: &usize| rest[..*count].iter().sum::<usize>() <= ROWS_AT_A_TIME;
+            let count = (2..=rest.len()).take_while(fits).last().unwrap_or(1);
+            let (now, later) = rest.split_at(count);
+            let rows = now.iter().sum();
+            let rope = rope.map(|rope| rope.narrow(row, rows)).transpose()?;
+            parts.push(self.forward_rows(x.narrow(0, row, rows)?, now, rope.as_ref())?);
+            (row, rest) = (row + rows, later);
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    fn forward_rows(&self, x: Tensor, segments: &[usize], rope: Option<&RopeTable>) -> Result<Tensor, NnError> {
         let mut x = x;
         for block in &self.blocks {
-            x = block.forward(&x, self.heads, segments, rope)?;
+            let mut qkv = block.qkv.forward(&block.norm1.forward(&x)?)?;
+            if let Some(rope) = rope {
+                qkv = rope.turn(qkv, self.qkv.turned(), None)?;
+            }
+            let scores = Scores { scale: (self.qkv.head_dim as f64).powf(-0.5), softcap: None, window: None };
+            x = block.out.add_to(x, &attention_within(&qkv, self.qkv, segments, scores, self.format)?)?;
+            x = host::in_parts(x, block.up.outputs(), |x| {
+                let inner = block.activation.forward(block.up.forward(&block.norm2.forward(&x)?)?)?;
+                block.down.add_to(x, &inner)
+            })?;
         }
         Ok(x)
     }
@@ -120,18 +155,6 @@ impl Block {
             activation: config.activation,
             down: w.linear(names.down, inner, width, Bias::Present)?,
         })
-    }
-
-    fn forward(&self, x: &Tensor, heads: usize, segments: &[usize], rope: Option<&RopeTable>) -> Result<Tensor, NnError> {
-        let (rows, width) = x.dims2()?;
-        let qkv = self.qkv.forward(&self.norm1.forward(x)?)?.reshape((rows, 3 * heads, width / heads))?;
-        let part = |i: usize| qkv.narrow(1, i * heads, heads);
-        let turned = |x: Tensor| rope.map_or(Ok(x.clone()), |rope| rope.apply(&x));
-        let scores = Scores { scale: ((width / heads) as f64).powf(-0.5), softcap: None };
-        let mixed = attention_within(&turned(part(0)?)?, &turned(part(1)?)?, &part(2)?, segments, scores)?;
-        let x = (x + self.out.forward(&mixed)?)?;
-        let inner = self.activation.forward(&self.up.forward(&self.norm2.forward(&x)?)?)?;
-        Ok((&x + self.down.forward(&inner)?)?)
     }
 }
 

@@ -3,24 +3,33 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::linear::{Embedding, Linear};
+use kernels::{KvFormat, Source};
+
+use crate::cache::kv_format;
+use crate::linear::{Embedding, Format, Linear, Packed};
 use crate::norm::{Norm, NormConfig};
-use crate::{Checkpoint, NnError, Quant};
+use crate::{Checkpoint, NnError, Quant, host};
 
 /// How weights are kept once loaded.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LoadSettings {
     /// Where they live and are computed with.
     pub device: Device,
-    /// Number format of weights that are not quantised.
-    pub dtype: DType,
+    /// Number format of weights that are not quantised; the one that most of them have in the file when absent.
+    pub dtype: Option<DType>,
     /// Block format of the language model's matrices.
     pub quant: Option<Quant>,
+    /// Told how far loading is.
+    pub progress: OnProgress,
 }
 
+/// Told about every tensor that was loaded: bytes of the checkpoint that are done, and all of them.
+pub type OnProgress = Arc<dyn Fn(usize, usize) + Send + Sync>;
+
 impl Default for LoadSettings {
+    /// On the CPU, in f32, quietly.
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32, quant: None }
+        Self { device: Device::Cpu, dtype: Some(DType::F32), quant: None, progress: Arc::new(|_, _| ()) }
     }
 }
 
@@ -55,6 +64,7 @@ impl Bias {
 pub struct Weights {
     checkpoint: Arc<Checkpoint>,
     settings: Arc<LoadSettings>,
+    dtype: DType,
     prefix: String,
     role: Role,
 }
@@ -62,7 +72,18 @@ pub struct Weights {
 impl Weights {
     /// The top of a checkpoint.
     pub fn new(checkpoint: Arc<Checkpoint>, settings: LoadSettings) -> Self {
-        Self { checkpoint, settings: Arc::new(settings), prefix: String::new(), role: Role::Decoder }
+        let dtype = settings.dtype.or(checkpoint.dtype()).unwrap_or(DType::F32);
+        Self { checkpoint, settings: Arc::new(settings), dtype, prefix: String::new(), role: Role::Decoder }
+    }
+
+    /// Tells that everything is loaded.
+    pub fn finished(&self) {
+        (self.settings.progress)(self.checkpoint.bytes(), self.checkpoint.bytes());
+    }
+
+    /// Number format of weights that are not quantised.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// One or several levels further down.
@@ -117,16 +138,17 @@ impl Weights {
     /// # Errors
     /// A tensor is missing or shaped otherwise.
     pub fn stacked(&self, parts: &[(&str, usize)], inputs: usize, bias: Bias) -> Result<Linear, NnError> {
-        let mut weights = Vec::with_capacity(parts.len());
-        let mut biases = Vec::with_capacity(parts.len());
-        for (name, outputs) in parts {
-            weights.push(self.raw(&format!("{name}.weight"), &[*outputs, inputs])?);
-            if bias == Bias::Present {
-                biases.push(self.tensor(&format!("{name}.bias"), &[*outputs])?);
+        let biases = match bias {
+            Bias::Absent => None,
+            Bias::Present => {
+                let biases = parts.iter().map(|(name, outputs)| self.tensor(&format!("{name}.bias"), &[*outputs]));
+                Some(join(biases.collect::<Result<_, _>>()?)?)
             }
-        }
-        let bias = if biases.is_empty() { None } else { Some(join(biases)?) };
-        self.linear_of(join(weights)?, bias)
+        };
+        let names: Vec<(String, usize)> = parts.iter().map(|(name, outputs)| (format!("{name}.weight"), *outputs)).collect();
+        let weights: Vec<(&str, Vec<usize>)> =
+            names.iter().map(|(name, outputs)| (name.as_str(), vec![*outputs, inputs])).collect();
+        self.linear_from(&weights, biases)
     }
 
     /// A convolution whose stride is its kernel, as a linear layer over flattened patches: `name.weight`
@@ -136,9 +158,8 @@ impl Weights {
     /// A tensor is missing or shaped otherwise.
     pub fn patch_linear(&self, name: &str, patch: &[usize], outputs: usize, bias: Bias) -> Result<Linear, NnError> {
         let shape: Vec<usize> = [&[outputs], patch].concat();
-        let weight = self.raw(&format!("{name}.weight"), &shape)?.flatten_from(1)?;
         let bias = if bias == Bias::Present { Some(self.tensor(&format!("{name}.bias"), &[outputs])?) } else { None };
-        self.linear_of(weight, bias)
+        self.linear_from(&[(&format!("{name}.weight"), shape)], bias)
     }
 
     /// A linear layer of tensors that need work before they are one: weight [outputs, inputs], bias [outputs].
@@ -146,7 +167,55 @@ impl Weights {
     /// # Errors
     /// The device failed.
     pub fn linear_of(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Linear, NnError> {
-        Linear::new(weight, bias, self.settings.dtype, self.quant())
+        let shape = weight.dims2()?;
+        let format = self.format(shape.1);
+        if !host::here(&weight) {
+            return Linear::elsewhere(weight, bias, format);
+        }
+        let mut packed = Packed::new(shape, format);
+        host::read(&weight.to_dtype(DType::F32)?, |weight| packed.fill(0, Source::F32(weight)))?;
+        Ok(Linear::packed(Arc::new(packed), bias))
+    }
+
+    /// The tensors (name, [outputs, inputs...]) one below the other. On the CPU they go straight from the mapped file into the
+    /// kernels' layout.
+    fn linear_from(&self, parts: &[(&str, Vec<usize>)], bias: Option<Tensor>) -> Result<Linear, NnError> {
+        let inputs = parts.first().map_or(0, |(_, shape)| shape[1..].iter().product());
+        let format = self.format(inputs);
+        let linear = if self.device().is_cpu() {
+            Linear::packed(Arc::new(self.packed(parts, inputs, format)?), bias)
+        } else {
+            let weights = parts.iter().map(|(name, shape)| Ok(self.raw(name, shape)?.flatten_from(1)?));
+            Linear::elsewhere(join(weights.collect::<Result<_, NnError>>()?)?, bias, format)?
+        };
+        (self.settings.progress)(self.checkpoint.bytes_taken(), self.checkpoint.bytes());
+        Ok(linear)
+    }
+
+    fn packed(&self, parts: &[(&str, Vec<usize>)], inputs: usize, format: Format) -> Result<Packed, NnError> {
+        let outputs = parts.iter().map(|(_, shape)| shape[0]).sum();
+        let mut packed = Packed::new((outputs, inputs), format);
+        let mut done = 0;
+        for (name, shape) in parts {
+            self.checkpoint.numbers(&self.full(name), shape, |weight| packed.fill(done, weight))?;
+            done += shape[0];
+        }
+        Ok(packed)
+    }
+
+    /// `name.weight` [vocab, width] as a token table, and as the output head that is tied to it.
+    ///
+    /// # Errors
+    /// It is missing or shaped otherwise.
+    pub fn tied_embedding(&self, name: &str, vocab: usize, width: usize) -> Result<(Embedding, Linear), NnError> {
+        let name = format!("{name}.weight");
+        let format = self.format(width);
+        if !self.device().is_cpu() {
+            let table = self.raw(&name, &[vocab, width])?;
+            return Ok((Embedding::Table(table.clone()), Linear::elsewhere(table, None, format)?));
+        }
+        let packed = Arc::new(self.packed(&[(&name, vec![vocab, width])], width, format)?);
+        Ok((Embedding::Head(packed.clone()), Linear::packed(packed, None)))
     }
 
     /// `name.weight` as a token table [vocab, width].
@@ -154,7 +223,23 @@ impl Weights {
     /// # Errors
     /// It is missing or shaped otherwise.
     pub fn embedding(&self, name: &str, vocab: usize, width: usize) -> Result<Embedding, NnError> {
-        Ok(Embedding::new(self.raw(&format!("{name}.weight"), &[vocab, width])?))
+        let name = format!("{name}.weight");
+        if !self.device().is_cpu() {
+            return Ok(Embedding::Table(self.raw(&name, &[vocab, width])?));
+        }
+        let full = self.full(&name);
+        self.checkpoint.numbers(&full, &[vocab, width], |_| ())?;
+        Ok(Embedding::File { checkpoint: self.checkpoint.clone(), name: full, shape: (vocab, width) })
+    }
+
+    /// How precise attention in a tower is.
+    pub fn attention_format(&self) -> KvFormat {
+        kv_format(self.dtype)
+    }
+
+    fn format(&self, inputs: usize) -> Format {
+        let blocks = self.quant().and_then(|quant| quant.fitting(inputs));
+        blocks.map_or(Format::Dense(self.dtype), Format::Blocks)
     }
 
     /// A norm over `width` elements: `name.weight`, and `name.bias` where its kind has one.

@@ -29,6 +29,7 @@ pub struct ChatBody {
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     return_token_ids: Option<bool>,
+    ignore_eos: Option<bool>,
     // Not served yet: refused rather than ignored.
     n: Option<u32>,
     tools: Option<Vec<Value>>,
@@ -116,7 +117,8 @@ impl ChatBody {
         }
         let messages = self.messages.into_iter().enumerate().map(|(i, message)| message.convert(i)).collect::<Result<_, _>>()?;
         let template_kwargs = self.chat_template_kwargs.unwrap_or_default();
-        Ok(ChatRequest { messages, tools: Vec::new(), template_kwargs, sampling, tokens_max, stop })
+        let ignore_eos = self.ignore_eos.unwrap_or(false);
+        Ok(ChatRequest { messages, tools: Vec::new(), template_kwargs, sampling, tokens_max, stop, ignore_eos })
     }
 
     fn sampling(&self) -> Result<Sampling, Failure> {

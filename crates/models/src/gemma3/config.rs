@@ -118,11 +118,12 @@ impl Gemma3TextConfig {
     fn adapt(&self, layer: &mut LayerConfig, kind: LayerType, norm: NormConfig) {
         let Mixer::Attention(attention) = &mut layer.mixer;
         attention.qk_norm = Some(norm);
-        attention.scores = Scores { scale: self.query_pre_attn_scalar.powf(-0.5), softcap: self.attn_logit_softcapping };
-        (attention.rope, attention.window) = match kind {
+        let (rope, window) = match kind {
             LayerType::SlidingAttention => (SLIDING, Some(self.sliding_window)),
             LayerType::FullAttention => (FULL, None),
         };
+        attention.rope = rope;
+        attention.scores = Scores { scale: self.query_pre_attn_scalar.powf(-0.5), softcap: self.attn_logit_softcapping, window };
         layer.norms = Norms::Sandwich;
     }
 

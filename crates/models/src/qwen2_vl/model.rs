@@ -76,7 +76,7 @@ impl Tower {
         let rope = self.rope.table(&self.places(times, rows, columns), x.device())?;
         let x = self.blocks.forward(x, &vec![rows * columns; times], Some(&rope))?;
         let x = self.merge_norm.forward(&x)?.reshape((input.rows, ()))?;
-        self.merge_down.forward(&Activation::Gelu.forward(&self.merge_up.forward(&x)?)?)
+        self.merge_down.forward(&Activation::Gelu.forward(self.merge_up.forward(&x)?)?)
     }
 
     /// Row and column of every patch, in the order of the merged squares.

@@ -2,11 +2,10 @@ use candle_core::Tensor;
 
 use super::config::AttentionConfig;
 use super::step::Step;
-use crate::attention::attention;
 use crate::linear::Linear;
 use crate::norm::Norm;
 use crate::weights::{Bias, Weights};
-use crate::{Cache, NnError};
+use crate::{Cache, NnError, Qkv};
 
 /// Self-attention over the paged cache.
 #[derive(Debug)]
@@ -31,25 +30,23 @@ impl Attention {
         })
     }
 
-    /// [rows, hidden] → [rows, hidden]; appends to the layer's cache.
-    pub fn forward(&self, x: &Tensor, layer: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
-        let AttentionConfig { heads, kv_heads, head_dim, rope, window, scores, .. } = self.config;
-        let rows = x.dim(0)?;
-        let qkv = self.qkv.forward(x)?.reshape((rows, heads + 2 * kv_heads, head_dim))?;
-        let normed = |x: Tensor, norm: &Option<Norm>| norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x));
+    /// [rows, hidden] → what the output projection takes, [rows, heads * head_dim]; appends to the layer's cache.
+    pub fn mix(&self, x: &Tensor, layer: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+        let AttentionConfig { heads, kv_heads, head_dim, rope, scores, .. } = self.config;
+        let qkv = Qkv { heads, kv_heads, head_dim };
         let rope = step.rope(rope);
-        let q = rope.apply(&normed(qkv.narrow(1, 0, heads)?, &self.q_norm)?)?;
-        let k = rope.apply(&normed(qkv.narrow(1, heads, kv_heads)?, &self.k_norm)?)?;
-        let v = qkv.narrow(1, heads + kv_heads, kv_heads)?;
-        let mut parts = Vec::with_capacity(step.batch.spans.len());
-        for (i, span) in step.batch.spans.iter().enumerate() {
-            let (first, count) = (span.rows.start, span.rows.len());
-            cache.append(layer, span, &k.narrow(0, first, count)?, &v.narrow(0, first, count)?)?;
-            let view = step.view(i, window)?;
-            let (keys, values) = cache.read(layer, span, view.from)?;
-            let q = q.narrow(0, first, count)?;
-            parts.push(attention(&q, &keys.to_dtype(q.dtype())?, &values.to_dtype(q.dtype())?, view.mask.as_ref(), scores)?);
+        let mut x = self.qkv.forward(x)?;
+        if self.q_norm.is_none() && self.k_norm.is_none() {
+            x = rope.turn(x, qkv.turned(), None)?;
+        } else {
+            x = rope.turn(x, qkv.queries(), self.q_norm.as_ref())?;
+            x = rope.turn(x, qkv.keys(), self.k_norm.as_ref())?;
         }
-        self.out.forward(&Tensor::cat(&parts, 0)?)
+        cache.layer(layer).attend(&x, qkv, step, scores)
+    }
+
+    /// The output projection.
+    pub fn out(&self) -> &Linear {
+        &self.out
     }
 }

@@ -63,9 +63,7 @@ pub struct AttentionConfig {
     pub qk_norm: Option<NormConfig>,
     /// Number of the rotary embedding in [`DecoderConfig::ropes`].
     pub rope: usize,
-    /// Tokens that are looked back at, itself included; all when absent.
-    pub window: Option<usize>,
-    /// Scale and cap of the scores.
+    /// Scale, cap and window of the scores.
     pub scores: Scores,
 }
 

@@ -7,12 +7,12 @@ mod step;
 pub use config::{AttentionConfig, DecoderConfig, Ffn, Head, LayerConfig, Mixer, Norms};
 
 use attention::Attention;
-use step::Step;
+pub(crate) use step::Step;
 
 use crate::linear::{Embedding, Linear};
 use crate::norm::Norm;
 use crate::weights::{Bias, Role, Weights};
-use crate::{Activation, Batch, Cache, CacheSpec, LayerCache, MediaRows, NnError, Rope, Tensor};
+use crate::{Activation, Batch, Cache, CacheSpec, LayerCache, MediaRows, NnError, Rope, Tensor, host};
 
 /// A loaded decoder.
 #[derive(Debug)]
@@ -43,7 +43,6 @@ enum LayerNorms {
 struct Gated {
     gate_up: Linear, // [2 * inner, hidden]
     down: Linear,    // [hidden, inner]
-    inner: usize,
     activation: Activation,
 }
 
@@ -54,13 +53,15 @@ impl Decoder {
     /// A tensor is missing or shaped otherwise.
     pub fn load(config: &DecoderConfig, body: &Weights, top: &Weights) -> Result<Self, NnError> {
         let vocabulary = body.role(Role::Vocabulary);
-        let embedding = vocabulary.embedding("embed_tokens", config.vocab, config.hidden)?;
-        let head = match config.head {
+        let (embedding, head) = match config.head {
             Head::Tied => {
                 top.skip("lm_head.");
-                vocabulary.linear_of(embedding.table().clone(), None)?
+                vocabulary.tied_embedding("embed_tokens", config.vocab, config.hidden)?
             }
-            Head::Own => top.role(Role::Vocabulary).linear("lm_head", config.hidden, config.vocab, Bias::Absent)?,
+            Head::Own => {
+                let embedding = vocabulary.embedding("embed_tokens", config.vocab, config.hidden)?;
+                (embedding, top.role(Role::Vocabulary).linear("lm_head", config.hidden, config.vocab, Bias::Absent)?)
+            }
         };
         let layers = body.at("layers");
         let load = |(i, layer)| Layer::load(layer, config, &layers.at(i));
@@ -106,7 +107,7 @@ impl Decoder {
         let step = Step::new(batch, &self.ropes, rows.device())?;
         let mut x = rows;
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, i, &step, cache)?;
+            x = layer.forward(x, i, &step, cache)?;
         }
         let wanted: Vec<u32> = batch.wanted.iter().map(|&row| row as u32).collect();
         let x = x.index_select(&Tensor::new(wanted, x.device())?, 0)?;
@@ -117,7 +118,7 @@ impl Decoder {
 impl LayerConfig {
     fn cache(&self) -> LayerCache {
         match &self.mixer {
-            Mixer::Attention(a) => LayerCache::Kv { kv_heads: a.kv_heads, head_dim: a.head_dim, window: a.window },
+            Mixer::Attention(a) => LayerCache::Kv { kv_heads: a.kv_heads, head_dim: a.head_dim, window: a.scores.window },
         }
     }
 }
@@ -134,7 +135,6 @@ impl Layer {
             ffn: Gated {
                 gate_up: mlp.stacked(&[("gate_proj", inner), ("up_proj", inner)], hidden, Bias::Absent)?,
                 down: mlp.linear("down_proj", inner, hidden, Bias::Absent)?,
-                inner,
                 activation,
             },
             norms: match config.norms {
@@ -149,25 +149,29 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, index: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+    fn forward(&self, x: Tensor, index: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
         match &self.norms {
             LayerNorms::Pre { mixer, ffn } => {
-                let x = (x + self.mixer.forward(&mixer.forward(x)?, index, step, cache)?)?;
-                Ok((&x + self.ffn.forward(&ffn.forward(&x)?)?)?)
+                let mixed = self.mixer.mix(&mixer.forward(&x)?, index, step, cache)?;
+                let x = self.mixer.out().add_to(x, &mixed)?;
+                host::in_parts(x, self.ffn.gate_up.outputs(), |x| {
+                    let inner = self.ffn.inner(&ffn.forward(&x)?)?;
+                    self.ffn.down.add_to(x, &inner)
+                })
             }
             LayerNorms::Sandwich { before_mixer, after_mixer, before_ffn, after_ffn } => {
-                let mixed = self.mixer.forward(&before_mixer.forward(x)?, index, step, cache)?;
-                let x = (x + after_mixer.forward(&mixed)?)?;
-                Ok((&x + after_ffn.forward(&self.ffn.forward(&before_ffn.forward(&x)?)?)?)?)
+                let mixed = self.mixer.mix(&before_mixer.forward(&x)?, index, step, cache)?;
+                let x = (x + after_mixer.forward(&self.mixer.out().forward(&mixed)?)?)?;
+                let inner = self.ffn.inner(&before_ffn.forward(&x)?)?;
+                Ok((x + after_ffn.forward(&self.ffn.down.forward(&inner)?)?)?)
             }
         }
     }
 }
 
 impl Gated {
-    fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
-        let both = self.gate_up.forward(x)?;
-        let gate = self.activation.forward(&both.narrow(1, 0, self.inner)?.contiguous()?)?;
-        self.down.forward(&(gate * both.narrow(1, self.inner, self.inner)?)?)
+    /// [rows, hidden] → [rows, inner]
+    fn inner(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        self.activation.gate(self.gate_up.forward(x)?)
     }
 }

@@ -1,0 +1,81 @@
+//! Tensors in main memory as slices, which is how they reach the crate `kernels`.
+
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result as CandleResult, Shape, Storage, Tensor};
+use kernels::Cpu;
+
+use crate::NnError;
+
+/// What operations run on.
+pub fn cpu() -> &'static Cpu {
+    Cpu::host()
+}
+
+/// Whether a tensor's operations are those of `kernels`: it lies in main memory.
+pub fn here(x: &Tensor) -> bool {
+    x.device().is_cpu()
+}
+
+/// Hands out the numbers of a contiguous f32 tensor.
+pub fn read<R>(x: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result<R, NnError> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { return Err(NnError::Input("a tensor in main memory")) };
+    Ok(work(&storage.as_slice::<f32>()?[range(layout)?]))
+}
+
+/// Hands out the numbers of a contiguous f32 tensor to be changed. All tensors that share its storage change with it, so it is
+/// one that was made a moment ago and has one owner.
+pub fn change(x: &Tensor, work: impl FnOnce(&mut [f32])) -> Result<(), NnError> {
+    Ok(x.inplace_op1(&Change(Cell::new(Some(work))))?)
+}
+
+/// A tensor of zeros that `work` fills.
+pub fn make(shape: impl Into<Shape>, work: impl FnOnce(&mut [f32])) -> Result<Tensor, NnError> {
+    let shape = shape.into();
+    let mut numbers = vec![0.0; shape.elem_count()];
+    work(&mut numbers);
+    Ok(Tensor::from_vec(numbers, shape, &candle_core::Device::Cpu)?)
+}
+
+/// Numbers of an intermediate result that are worth keeping together: 16 MiB. Larger ones would come fresh from the system and go
+/// back to it every time, page by page.
+const NUMBERS_AT_A_TIME: usize = 4 << 20;
+
+/// Changes x [rows, width] by adding to it what `work` makes of some of its rows at a time; `inner` is the width of the widest
+/// intermediate result. `work` is handed neighbouring rows of x, and takes their place where it can.
+pub fn in_parts(x: Tensor, inner: usize, work: impl Fn(Tensor) -> Result<Tensor, NnError>) -> Result<Tensor, NnError> {
+    let rows = x.dim(0)?;
+    let part = (NUMBERS_AT_A_TIME / inner.max(1)).max(1);
+    if !here(&x) || rows <= part {
+        return work(x);
+    }
+    for first in (0..rows).step_by(part) {
+        work(x.narrow(0, first, part.min(rows - first))?)?;
+    }
+    Ok(x)
+}
+
+struct Change<F>(Cell<Option<F>>);
+
+impl<F: FnOnce(&mut [f32])> InplaceOp1 for Change<F> {
+    fn name(&self) -> &'static str {
+        "change"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> CandleResult<()> {
+        let CpuStorage::F32(numbers) = storage else { candle_core::bail!("not f32") };
+        if let Some(work) = self.0.take() {
+            work(&mut numbers[range(layout)?]);
+        }
+        Ok(())
+    }
+}
+
+fn range(layout: &Layout) -> CandleResult<std::ops::Range<usize>> {
+    match layout.contiguous_offsets() {
+        Some((first, last)) => Ok(first..last),
+        None => candle_core::bail!("not contiguous"),
+    }
+}
