@@ -20,12 +20,14 @@ pub enum Command {
     Run(RunOptions),
     /// Serve the OpenAI HTTP API
     Serve(ServeOptions),
+    /// Measure a model on this machine
+    Bench(BenchOptions),
     /// List the model families that can be loaded
     Families,
 }
 
 /// Which model, and how it is loaded.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ModelOptions {
     /// Folder with a checkpoint, or a Hugging Face id (organisation/name); a tiny built-in demo model when left out
     #[arg(short, long, value_name = "FOLDER|ID")]
@@ -114,6 +116,43 @@ pub struct ServeOptions {
     /// one, and none when it is not
     #[arg(long, value_name = "FOLDER")]
     pub media_root: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Prompts of about so many tokens; none with an empty value
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "64,512")]
+    pub prompt_len: Vec<usize>,
+    /// Tokens of an answer
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    pub gen_len: usize,
+    /// Tokens that stand before the answer whose speed is measured
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "32,2048")]
+    pub depth: Vec<usize>,
+    /// Pictures of these sizes, for a model that takes any
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_delimiter = ',', default_value = "448x448", value_parser = picture_size)]
+    pub image_size: Vec<(usize, usize)>,
+    /// Pictures in one question
+    #[arg(long, default_value_t = 1)]
+    pub images: usize,
+    /// Requests at once
+    #[arg(long, value_delimiter = ',', default_value = "1,4,8")]
+    pub concurrency: Vec<usize>,
+    /// How often each figure is taken; the median is printed
+    #[arg(long, default_value_t = 3)]
+    pub iterations: usize,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn picture_size(text: &str) -> Result<(usize, usize), String> {
+    let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    sides
+        .filter(|&(width, height)| (1..=16_384).contains(&width) && (1..=16_384).contains(&height))
+        .ok_or_else(|| "a size looks like 448x448".into())
 }
 
 impl From<DtypeArgument> for Dtype {

@@ -5,6 +5,7 @@
 //! Must never know: tensors, tokens, schedules, the JSON of the wire.
 
 mod args;
+mod bench;
 mod environment;
 mod families;
 mod load;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
             match arguments.command {
                 Command::Run(options) => run::run(options).await,
                 Command::Serve(options) => serve::serve(options).await,
+                Command::Bench(options) => bench::bench(options).await,
                 Command::Families => families::print(),
             }
         })

@@ -1,0 +1,224 @@
+//! `mistralrs bench`: how fast a model is on this machine, as a table or as JSON.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use mistralrs::{ChatRequest, FileAccess, MediaKind, MediaSource, Model, Part, Piece, Summary};
+use serde_json::{Value, json};
+
+use crate::args::BenchOptions;
+use crate::load::load;
+
+/// One line of the table.
+struct Figure {
+    test: String,
+    value: f64,
+    unit: &'static str,
+}
+
+struct Bench {
+    model: Model,
+    options: BenchOptions,
+    figures: Vec<Figure>,
+    /// Makes every question and picture different from all others, so that nothing is remembered.
+    asked: u64,
+}
+
+pub async fn bench(mut options: BenchOptions) -> Result<()> {
+    ensure!(options.iterations > 0 && options.gen_len > 1, "--iterations must be at least 1 and --gen-len at least 2");
+    options.prompt_len.retain(|length| *length > 0);
+    let began = Instant::now();
+    let model = load(options.model.clone(), FileAccess::None).await?;
+    let mut bench = Bench { model, options, figures: Vec::new(), asked: 0 };
+    bench.note("load", began.elapsed().as_secs_f64(), "s");
+    for length in bench.options.prompt_len.clone() {
+        bench.prompt(length).await?;
+    }
+    for depth in bench.options.depth.clone() {
+        bench.decode(depth).await?;
+    }
+    if bench.model.family().modalities.contains(&MediaKind::Image) {
+        for size in bench.options.image_size.clone() {
+            bench.picture(size).await?;
+        }
+    }
+    for requests in bench.options.concurrency.clone() {
+        bench.together(requests).await?;
+    }
+    if let Some(bytes) = peak_memory_bytes() {
+        bench.note("peak memory", bytes as f64 / 1e9, "GB");
+    }
+    println!("{}", if bench.options.json { bench.json()? } else { bench.table() });
+    Ok(())
+}
+
+impl Bench {
+    fn note(&mut self, test: impl Into<String>, value: f64, unit: &'static str) {
+        let test = test.into();
+        eprintln!("{test}: {value:.2} {unit}");
+        self.figures.push(Figure { test, value, unit });
+    }
+
+    /// Speed of reading a text.
+    async fn prompt(&mut self, tokens: usize) -> Result<()> {
+        let mut rates = Vec::new();
+        for _ in 0..self.options.iterations {
+            let request = self.text(tokens, 1);
+            let usage = ask(&self.model, &request).await?.usage;
+            rates.push(usage.prompt_tokens as f64 / usage.timings.prefill.as_secs_f64());
+        }
+        self.note(format!("prompt of {tokens}"), median(rates), "tokens/s");
+        Ok(())
+    }
+
+    /// Speed of writing behind a text.
+    async fn decode(&mut self, depth: usize) -> Result<()> {
+        let room = self.model.context_max().saturating_sub(self.options.gen_len);
+        if depth + depth / 8 + 64 > room {
+            eprintln!("decode at {depth}: left out, the context has {} tokens", self.model.context_max());
+            return Ok(());
+        }
+        let mut rates = Vec::new();
+        for _ in 0..self.options.iterations {
+            let request = self.text(depth, self.options.gen_len);
+            let usage = ask(&self.model, &request).await?.usage;
+            rates.push((usage.completion_tokens - 1) as f64 / usage.timings.decode.as_secs_f64());
+        }
+        self.note(format!("decode at {depth}"), median(rates), "tokens/s");
+        Ok(())
+    }
+
+    /// Where the time goes until the first word about pictures, and about the same pictures again.
+    async fn picture(&mut self, (width, height): (usize, usize)) -> Result<()> {
+        let mut parts: [Vec<f64>; 5] = Default::default();
+        let mut tokens = 0;
+        for _ in 0..self.options.iterations {
+            let pictures: Vec<Part> = (0..self.options.images).map(|_| self.noise(width, height)).collect();
+            for again in [false, true] {
+                let mut request = ChatRequest::user([pictures.clone(), vec![Part::Text(self.words(8))]].concat());
+                (request.tokens_max, request.ignore_eos) = (Some(1), true);
+                let Summary { usage, prepared, .. } = ask(&self.model, &request).await?;
+                let first = prepared + usage.timings.first_token;
+                let times = [prepared, usage.timings.encode, usage.timings.prefill, first].map(|time| time.as_secs_f64());
+                tokens = usage.media_tokens;
+                match again {
+                    false => times.into_iter().zip(&mut parts).for_each(|(time, all)| all.push(time)),
+                    true => parts[4].push(times[3]),
+                }
+            }
+        }
+        let name = match self.options.images {
+            1 => format!("picture {width}x{height} ({tokens} tokens)"),
+            n => format!("{n} pictures {width}x{height} ({tokens} tokens)"),
+        };
+        let labels = ["decode and preprocess", "encode", "prefill", "first token", "first token, other question"];
+        for (label, times) in labels.into_iter().zip(parts) {
+            self.note(format!("{name}: {label}"), median(times), "s");
+        }
+        Ok(())
+    }
+
+    /// Words of all answers that are written at the same time.
+    async fn together(&mut self, requests: usize) -> Result<()> {
+        let mut rates = Vec::new();
+        for _ in 0..self.options.iterations {
+            let texts: Vec<ChatRequest> = (0..requests).map(|_| self.text(32, self.options.gen_len)).collect();
+            let began = Instant::now();
+            let model = &self.model;
+            let answers = futures_util::future::try_join_all(texts.iter().map(|request| ask(model, request))).await?;
+            let tokens: usize = answers.iter().map(|summary| summary.usage.completion_tokens).sum();
+            rates.push(tokens as f64 / began.elapsed().as_secs_f64());
+        }
+        self.note(format!("{requests} at once"), median(rates), "tokens/s");
+        Ok(())
+    }
+
+    fn random(&mut self) -> u64 {
+        // SplitMix64 (Steele et al. 2014): the same questions in every run.
+        self.asked = self.asked.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.asked;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn words(&mut self, count: usize) -> String {
+        const WORDS: [&str; 16] = [
+            "the", "of", "and", "world", "people", "water", "time", "what", "house", "year", "good", "new", "great", "old",
+            "place", "work",
+        ];
+        let words: Vec<&str> = (0..count).map(|_| WORDS[self.random() as usize % WORDS.len()]).collect();
+        words.join(" ")
+    }
+
+    /// A question of about so many tokens.
+    fn text(&mut self, tokens: usize, answer: usize) -> ChatRequest {
+        let mut request = ChatRequest::user(vec![Part::Text(self.words(tokens.saturating_sub(24).max(4)))]);
+        (request.tokens_max, request.ignore_eos) = (Some(answer), true);
+        request
+    }
+
+    /// A picture of coarse noise, as BMP.
+    fn noise(&mut self, width: usize, height: usize) -> Part {
+        let line = (width * 3).next_multiple_of(4);
+        let mut bytes = b"BM".to_vec();
+        let numbers = [54 + line * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0];
+        bytes.extend(numbers.iter().flat_map(|n| (*n as u32).to_le_bytes()));
+        let seed = self.random();
+        let level = |x: usize, y: usize| (seed >> ((x / 16 * 7 + y / 16 * 13) % 57)) as u8;
+        bytes.extend((0..height).flat_map(|y| (0..line).map(move |x| level(x, y))));
+        Part::Media(MediaKind::Image, MediaSource::Bytes(bytes))
+    }
+
+    fn table(&self) -> String {
+        let width = self.figures.iter().map(|figure| figure.test.len()).max().unwrap_or(0);
+        let mut out = format!("{} ({})\n", self.model.id(), self.model.family().title);
+        for Figure { test, value, unit } in &self.figures {
+            let digits = if *value < 100.0 { 2 } else { 0 };
+            // Writing to a text cannot fail.
+            let _ = writeln!(out, "  {test:width$}  {value:>9.digits$} {unit}");
+        }
+        out.trim_end().to_string()
+    }
+
+    fn json(&self) -> Result<String> {
+        let figure = |figure: &Figure| json!({"test": figure.test, "value": figure.value, "unit": figure.unit});
+        let figures: Vec<Value> = self.figures.iter().map(figure).collect();
+        Ok(serde_json::to_string_pretty(&json!({"model": self.model.id(), "figures": figures}))?)
+    }
+}
+
+/// Reads an answer to its end.
+async fn ask(model: &Model, request: &ChatRequest) -> Result<Summary> {
+    let mut stream = model.stream(request).await?;
+    loop {
+        if let Piece::Done(summary) = stream.next().await? {
+            return Ok(summary);
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(Duration::ZERO.as_secs_f64())
+}
+
+/// The most that this process has held at once, where the system tells.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| kb * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        for (values, expected) in [(vec![3.0, 1.0, 2.0], 2.0), (vec![5.0], 5.0), (vec![], 0.0)] {
+            assert_eq!(median(values), expected);
+        }
+    }
+}
