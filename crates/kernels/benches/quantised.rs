@@ -1,80 +1,117 @@
-//! Products with quantised matrices: GOP/s, and for one row the GB/s at which weights are read.
-//!
-//!     cargo bench -p mistralrs-kernels --bench quantised -- [FORMAT] [ISA]
+//! Quantised weights: products in GOP/s (and GB/s of weights for one row), from the caches and from DRAM; loading in millions of
+//! weights per second. `cargo bench --bench quantised -- [formats] [--isa avx2] [--threads 1] [--only products|memory|loading]`
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use kernels::{BlockFormat, Cpu, Isa, Out, Pool, QuantisedMatrix};
+use kernels::blocks::BlockFormat;
+use kernels::{Cpu, Isa, Out, Pool, QuantisedMatrix, Source};
 
-const SHAPES: [(usize, usize); 4] = [(1536, 8960), (8960, 1536), (1536, 1536), (576, 1536)]; // inputs, outputs
+/// Columns and rows of weights: an MLP's two and an attention's of a model of 2 G weights, and one of 0.25 G.
+const SHAPES: [(usize, usize); 4] = [(1536, 8960), (8960, 1536), (1536, 1536), (576, 1536)];
 const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 64, 512];
-/// So many bytes of weights are in no cache.
-const COLD_BYTES: usize = 200_000_000;
-const TIME: Duration = Duration::from_millis(50);
 
-/// Seconds of the fastest of several runs.
-fn best_seconds(mut work: impl FnMut()) -> f64 {
-    work();
-    let (mut best, start, mut runs) = (f64::MAX, Instant::now(), 0);
-    while runs < 3 || start.elapsed() < TIME {
-        let began = Instant::now();
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let option = |name: &str| words.iter().position(|word| word == name).and_then(|i| words.get(i + 1)).map(String::as_str);
+    let named = |format: &BlockFormat| words.iter().any(|word| format!("{format:?}").eq_ignore_ascii_case(word));
+    let mut formats: Vec<BlockFormat> = BlockFormat::ALL.into_iter().filter(named).collect();
+    if formats.is_empty() {
+        formats = vec![BlockFormat::Q4K, BlockFormat::Q6K, BlockFormat::Q8_0];
+    }
+    let isa = |isa: &Isa| option("--isa").is_none_or(|name| format!("{isa:?}").eq_ignore_ascii_case(name));
+    let isa = Isa::available().filter(isa).last().unwrap_or(Isa::best());
+    let all = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = option("--threads").map_or(vec![1, all], |n| vec![n.parse().unwrap_or(1)]);
+    for threads in threads {
+        let cpu = Cpu { isa, pool: Pool::new(threads) };
+        for &format in &formats {
+            println!("{format:?}, {isa:?}, threads: {threads}");
+            for (name, run) in [("products", products as fn(&Cpu, BlockFormat)), ("memory", memory), ("loading", loading)] {
+                if option("--only").is_none_or(|only| only == name) {
+                    run(&cpu, format);
+                }
+            }
+        }
+    }
+}
+
+/// Weights in cache, many times over.
+fn products(cpu: &Cpu, format: BlockFormat) {
+    for (inputs, outputs) in SHAPES.into_iter().filter(|(inputs, _)| inputs.is_multiple_of(format.block_size())) {
+        let weight = packed(cpu, format, outputs, inputs);
+        print!("  {inputs:4} x {outputs:4}, rows: GOP/s ");
+        for rows in ROWS {
+            let (x, mut y) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
+            let time = best(0.08, || weight.matmul(cpu, &x, None, Out::Write(&mut y)));
+            print!("  {rows}: {:.0}", 2e-9 * (rows * inputs * outputs) as f64 / time);
+            if rows == 1 {
+                print!(" ({:.0} GB/s)", 1e-9 * weight.bytes() as f64 / time);
+            }
+        }
+        println!();
+    }
+}
+
+/// One row by more weights than any cache holds; beside it how fast the same bytes are summed.
+fn memory(cpu: &Cpu, format: BlockFormat) {
+    let (inputs, outputs) = SHAPES[0];
+    let one = packed(cpu, format, outputs, inputs);
+    let count = 200_000_000 / one.bytes();
+    let weights: Vec<QuantisedMatrix> = (0..count).map(|_| packed(cpu, format, outputs, inputs)).collect();
+    let plain = vec![1_u64; count * one.bytes() / 8];
+    let (x, mut y) = (numbers(inputs), vec![0.0; outputs]);
+    let (mut product, mut read) = (f64::MAX, f64::MAX);
+    // In turn, since others use the memory too.
+    for _ in 0..8 {
+        product = product.min(best(0.0, || weights.iter().for_each(|w| w.matmul(cpu, &x, None, Out::Write(&mut y)))));
+        read = read.min(best(0.0, || {
+            cpu.pool.split(plain.len(), 1024, |part| {
+                std::hint::black_box(plain[part].iter().fold(0, |sum, v| sum | v));
+            })
+        }));
+    }
+    let speed = |time: f64| 1e-9 * (count * one.bytes()) as f64 / time;
+    println!("  one row from DRAM: {:.1} GB/s, reading alone {:.1}", speed(product), speed(read));
+}
+
+fn loading(cpu: &Cpu, format: BlockFormat) {
+    let (inputs, outputs) = SHAPES[0];
+    let mut weight = packed(cpu, format, outputs, inputs);
+    let wide = numbers(inputs * outputs);
+    let short: Vec<half::bf16> = wide.iter().map(|w| half::bf16::from_f32(*w)).collect();
+    let blocks = random_blocks(format, outputs, inputs);
+    let speed = |time: f64| 1e-6 * (inputs * outputs) as f64 / time;
+    let quantised = best(1.0, || weight.quantise_rows(cpu, 0, Source::Bf16(&short), None));
+    let packed = best(0.1, || weight.pack_rows(cpu, 0, &blocks));
+    println!("  quantised from bf16: {:.0} M weights/s, packed: {:.0} M weights/s", speed(quantised), speed(packed));
+}
+
+fn packed(cpu: &Cpu, format: BlockFormat, outputs: usize, inputs: usize) -> QuantisedMatrix {
+    let mut weight = QuantisedMatrix::new(format, outputs, inputs);
+    weight.pack_rows(cpu, 0, &random_blocks(format, outputs, inputs));
+    weight
+}
+
+fn random_blocks(format: BlockFormat, outputs: usize, inputs: usize) -> Vec<u8> {
+    let mut blocks = vec![0; outputs * inputs / format.block_size() * format.block_bytes()];
+    fastrand::Rng::with_seed(1).fill(&mut blocks);
+    blocks
+}
+
+fn numbers(count: usize) -> Vec<f32> {
+    let mut rng = fastrand::Rng::with_seed(2);
+    (0..count).map(|_| rng.f32() - 0.5).collect()
+}
+
+/// The best of at least two runs, and of as many as fit into the time.
+fn best(seconds: f64, mut work: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    let (mut best, mut runs) = (f64::MAX, 0);
+    while runs < 2 || start.elapsed().as_secs_f64() < seconds {
+        let run = Instant::now();
         work();
-        best = best.min(began.elapsed().as_secs_f64());
+        best = best.min(run.elapsed().as_secs_f64());
         runs += 1;
     }
     best
-}
-
-fn matrix(cpu: &Cpu, format: BlockFormat, (inputs, outputs): (usize, usize)) -> QuantisedMatrix {
-    let mut matrix = QuantisedMatrix::new(format, outputs, inputs);
-    let mut bytes = vec![0; outputs * inputs / format.block_size() * format.block_bytes()];
-    fastrand::Rng::with_seed(1).fill(&mut bytes);
-    matrix.pack_rows(cpu, 0, &bytes);
-    matrix
-}
-
-fn line(cpu: &Cpu, format: BlockFormat, shape: (usize, usize)) {
-    let (inputs, outputs) = shape;
-    let weight = matrix(cpu, format, shape);
-    print!("  {inputs:5} x {outputs:5}:");
-    for rows in ROWS {
-        let x: Vec<f32> = (0..rows * inputs).map(|i| (i as f32 * 0.7).sin()).collect();
-        let mut y = vec![0.0; rows * outputs];
-        let seconds = best_seconds(|| weight.matmul(cpu, &x, None, Out::Write(&mut y)));
-        print!(" {rows}: {:4.0}", 2.0 * (rows * inputs * outputs) as f64 / seconds / 1e9);
-        if rows == 1 {
-            print!(" ({:3.0} GB/s)", weight.bytes() as f64 / seconds / 1e9);
-        }
-    }
-    println!();
-}
-
-/// One row, weights that come from memory.
-fn cold(cpu: &Cpu, format: BlockFormat) {
-    let (inputs, outputs) = SHAPES[0];
-    let first = matrix(cpu, format, SHAPES[0]);
-    let count = COLD_BYTES / first.bytes();
-    let weights: Vec<QuantisedMatrix> = (0..count).map(|_| matrix(cpu, format, SHAPES[0])).collect();
-    let (x, mut y) = (vec![0.5; inputs], vec![0.0; outputs]);
-    let seconds = best_seconds(|| weights.iter().for_each(|weight| weight.matmul(cpu, &x, None, Out::Write(&mut y))));
-    println!("  one row from memory: {:.1} GB/s", (first.bytes() * count) as f64 / seconds / 1e9);
-}
-
-fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let names = |name: &dyn std::fmt::Debug| wanted.contains(&format!("{name:?}"));
-    let formats: Vec<BlockFormat> = BlockFormat::ALL.into_iter().filter(|format| names(format)).collect();
-    let formats = if formats.is_empty() { BlockFormat::ALL.to_vec() } else { formats };
-    let isa = Isa::available().find(|isa| names(isa)).unwrap_or(Isa::best());
-    for threads in [1, std::thread::available_parallelism().map_or(1, |n| n.get())] {
-        let cpu = Cpu { isa, pool: Pool::new(threads) };
-        for &format in &formats {
-            println!("{format:?}, {isa:?}, {threads} threads, GOP/s by rows");
-            SHAPES
-                .into_iter()
-                .filter(|(inputs, _)| inputs % format.block_size() == 0)
-                .for_each(|shape| line(&cpu, format, shape));
-            cold(&cpu, format);
-        }
-    }
 }

@@ -5,8 +5,7 @@
 
 use std::ops::Range;
 
-use super::layout::INPUTS;
-use crate::blocks::BlockFormat;
+use super::layout::{INPUTS, Layout, Scales, UNITS, min_pairs};
 use crate::disjoint::Disjoint;
 use crate::isa::MulAdd;
 use crate::{Cpu, for_each_isa};
@@ -19,23 +18,34 @@ pub(super) struct Unit {
     pub codes: [i8; INPUTS],
     /// What a code of 1 is worth.
     pub scale: f32,
-    /// For each 16 inputs (or in the first, for all 32): with minima, the sum of the rounded values in f32; otherwise where the
-    /// integer sum begins: minus the sum of the codes times the weights' offset.
+    /// What the weights' offset or minima are to be multiplied with.
     pub sums: [Sum; 2],
 }
 
-/// One of two numbers, and the format says which.
+/// What the weights' scales ([`Scales`]) make of it:
+///
+/// - with an offset: where the integer sum begins, for each 16 inputs or in the first for all 32: minus the offset times the sum of
+///   the codes;
+/// - with a half-precision minimum per unit: in the first, the sum of the rounded values;
+/// - with pairs of minima per run: in the first of a pair's unit (the earlier one), the sums of the rounded values that belong to the
+///   pair, rounded to 16 bits; in the second of a run's first unit, what 1 is worth in them.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub(super) struct Sum(u32);
 
 impl Sum {
-    pub(super) fn start(self) -> i32 {
+    /// Where an integer sum begins, or a pair of 16-bit integers.
+    pub(super) fn integer(self) -> i32 {
         self.0 as i32
     }
 
-    pub(super) fn scaled(self) -> f32 {
+    /// A sum of rounded values, or the worth of 1.
+    pub(super) fn float(self) -> f32 {
         f32::from_bits(self.0)
+    }
+
+    fn pair([first, second]: [i16; 2]) -> Self {
+        Self(u32::from(first as u16) | u32::from(second as u16) << 16)
     }
 }
 
@@ -52,19 +62,20 @@ pub(super) struct Activations {
 }
 
 impl Activations {
-    /// Rounds rows of `inputs` for weights of a format, in tiles of about the same height and at most `tile_rows`.
-    pub(super) fn new(cpu: &Cpu, format: BlockFormat, x: &[f32], inputs: usize, tile_rows: usize) -> Self {
-        let (rows, units_per_row) = (x.len() / inputs, inputs / INPUTS);
+    /// Rounds rows for weights of a layout, in tiles of about the same height and at most `tile_rows`.
+    pub(super) fn new(cpu: &Cpu, layout: Layout, x: &[f32], tile_rows: usize) -> Self {
+        let (units_per_row, inputs) = (layout.units, layout.units * INPUTS);
+        let rows = x.len() / inputs;
         let mut units = vec![Unit::ZERO; rows * units_per_row];
         let tiles = rows.div_ceil(tile_rows);
-        let kind = Kind { halves: format.group() < INPUTS, offset: i32::from(format.offset()) };
         let out = Disjoint::new(&mut units);
         let round = |t: usize| {
             let Range { start, end } = tile_rows_of(t, rows, tiles);
             // SAFETY: every tile is written by one part only.
             let units = unsafe { out.part(start * units_per_row..end * units_per_row) };
             for (r, row) in x[start * inputs..end * inputs].chunks_exact(inputs).enumerate() {
-                round_row(cpu.isa, row, kind, (r, end - start), units);
+                round_row(cpu.isa, layout, row, (r, end - start), units);
+                pair_sums(layout.scales(), (r, end - start), units);
             }
         };
         if x.len() < SERIAL {
@@ -94,17 +105,12 @@ fn tile_rows_of(t: usize, rows: usize, tiles: usize) -> Range<usize> {
 /// Values below which a second thread does not pay: some 2 microseconds of work.
 const SERIAL: usize = 16 * 1024;
 
-#[derive(Clone, Copy)]
-struct Kind {
-    halves: bool,
-    offset: i32,
-}
-
 /// Adding and subtracting 1.5 * 2^23 rounds to the nearest even integer, which is then in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
 #[inline(always)]
-fn round_row_body<M: MulAdd>(row: &[f32], kind: Kind, (first, step): (usize, usize), units: &mut [Unit]) {
+fn round_row_body<M: MulAdd>(layout: Layout, row: &[f32], (first, step): (usize, usize), units: &mut [Unit]) {
+    let (halves, offset) = (layout.halves(), i32::from(layout.format.offset()));
     for (values, unit) in row.chunks_exact(INPUTS).zip(units.iter_mut().skip(first).step_by(step)) {
         // The bits of positive floats are ordered as integers, and those of NaN lie above all: it reaches the scale.
         let largest = f32::from_bits(values.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff)));
@@ -120,14 +126,40 @@ fn round_row_body<M: MulAdd>(row: &[f32], kind: Kind, (first, step): (usize, usi
             }
         }
         unit.scale = largest * (1.0 / 127.0);
-        if !kind.halves {
+        if halves == 1 {
             sums[0] += sums[1];
         }
-        unit.sums = sums.map(|sum| match kind.offset {
+        unit.sums = sums.map(|sum| match offset {
             0 => Sum((sum as f32 * unit.scale).to_bits()),
-            offset => Sum((-offset * sum) as u32),
+            _ => Sum((-offset * sum) as u32),
         });
     }
 }
 
-for_each_isa!(fn round_row(row: &[f32], kind: Kind, place: (usize, usize), units: &mut [Unit]) = round_row_body);
+for_each_isa!(fn round_row(layout: Layout, row: &[f32], place: (usize, usize), units: &mut [Unit]) = round_row_body);
+
+/// Rounds the sums of a row to pairs of 16 bits, where minima are in pairs.
+fn pair_sums(scales: Scales, (first, step): (usize, usize), units: &mut [Unit]) {
+    let pairs = min_pairs(scales);
+    if pairs == 0 {
+        return;
+    }
+    for run in units.chunks_exact_mut(UNITS * step) {
+        // A pair belongs to two units, or to the halves of one.
+        let apart = UNITS / pairs;
+        let place = |pair: usize| first + pair * apart * step;
+        let sums = |run: &[Unit], pair: usize| match apart {
+            1 => run[place(pair)].sums,
+            _ => [run[place(pair)].sums[0], run[place(pair) + step].sums[0]],
+        };
+        let bits = |sum: Sum| sum.0 & 0x7fff_ffff;
+        let largest = (0..pairs).flat_map(|pair| sums(run, pair)).fold(0, |most, sum| most.max(bits(sum)));
+        let largest = f32::from_bits(largest);
+        let inverse = if largest < 1e-30 { 0.0 } else { 32767.0 / largest };
+        for pair in 0..pairs {
+            let rounded = sums(run, pair).map(|sum| (sum.float() * inverse + ROUND).to_bits() as i16);
+            run[place(pair)].sums[0] = Sum::pair(rounded);
+        }
+        run[first].sums[1] = Sum((largest * (1.0 / 32767.0)).to_bits());
+    }
+}

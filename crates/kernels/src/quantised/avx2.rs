@@ -1,16 +1,25 @@
 //! The kernel without VNNI: products of unsigned and signed bytes are added in pairs to 16 bits, and so are a few steps before they are
 //! widened to 32 bits.
 
+#![allow(clippy::needless_range_loop)] // loops over registers, which are to be unrolled
+
 use std::arch::x86_64::*;
 
 use super::activations::Unit;
-use super::layout::{Layout, OUTPUTS, STEP_BYTES, UNITS, scales};
-use super::scales::{Lanes, RunScales};
+use super::layout::{Layout, OUTPUTS, STEP_BYTES, UNITS};
+use super::scales::{Lanes, RunScales, UnitScales};
 use crate::blocks::BlockFormat;
 
 /// Rows of a tile. For 8 outputs at a time they take 4 of 16 registers for 16-bit sums and 4 for 32-bit ones; f32 sums are in memory,
 /// which is touched once per unit.
 pub(super) const ROWS: usize = 4;
+
+/// Weights have an offset.
+const OFFSET: usize = 0;
+/// Every unit has minima of its own.
+const MINS: usize = 1;
+/// Minima come in pairs, per run.
+const PAIRS: usize = 2;
 
 /// `panel`: weights; `units`: `[units, rows]`; `out`: `[rows, 16]`.
 ///
@@ -22,20 +31,22 @@ pub(super) unsafe fn tile(layout: Layout, panel: &[u8], units: &[Unit], out: &mu
     // SAFETY: the caller's.
     unsafe {
         match layout.format {
-            Q4_0 => sized::<4, 0, 1, false>(layout, panel, units, out),
-            Q5_0 => sized::<4, 1, 1, false>(layout, panel, units, out),
-            Q8_0 => sized::<8, 0, 1, false>(layout, panel, units, out),
-            Q4_1 | Q4K => sized::<4, 0, 1, true>(layout, panel, units, out),
-            Q5_1 | Q5K => sized::<4, 1, 1, true>(layout, panel, units, out),
-            Q2K => sized::<2, 0, 2, true>(layout, panel, units, out),
-            Q3K => sized::<2, 1, 2, false>(layout, panel, units, out),
-            Q6K => sized::<4, 2, 2, false>(layout, panel, units, out),
+            Q4_0 => sized::<4, 0, 1, OFFSET>(layout, panel, units, out),
+            Q5_0 => sized::<4, 1, 1, OFFSET>(layout, panel, units, out),
+            Q8_0 => sized::<8, 0, 1, OFFSET>(layout, panel, units, out),
+            Q4_1 => sized::<4, 0, 1, MINS>(layout, panel, units, out),
+            Q5_1 => sized::<4, 1, 1, MINS>(layout, panel, units, out),
+            Q4K => sized::<4, 0, 1, PAIRS>(layout, panel, units, out),
+            Q5K => sized::<4, 1, 1, PAIRS>(layout, panel, units, out),
+            Q2K => sized::<2, 0, 2, PAIRS>(layout, panel, units, out),
+            Q3K => sized::<2, 1, 2, OFFSET>(layout, panel, units, out),
+            Q6K => sized::<4, 2, 2, OFFSET>(layout, panel, units, out),
         }
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sized<const LOW: usize, const HIGH: usize, const HALVES: usize, const MINS: bool>(
+unsafe fn sized<const LOW: usize, const HIGH: usize, const HALVES: usize, const KIND: usize>(
     layout: Layout,
     panel: &[u8],
     units: &[Unit],
@@ -44,17 +55,17 @@ unsafe fn sized<const LOW: usize, const HIGH: usize, const HALVES: usize, const 
     // SAFETY: the caller's.
     unsafe {
         match out.len() {
-            1 => kernel::<LOW, HIGH, HALVES, MINS, 1>(layout, panel, units, out),
-            2 => kernel::<LOW, HIGH, HALVES, MINS, 2>(layout, panel, units, out),
-            3 => kernel::<LOW, HIGH, HALVES, MINS, 3>(layout, panel, units, out),
-            _ => kernel::<LOW, HIGH, HALVES, MINS, 4>(layout, panel, units, out),
+            1 => kernel::<LOW, HIGH, HALVES, KIND, 1>(layout, panel, units, out),
+            2 => kernel::<LOW, HIGH, HALVES, KIND, 2>(layout, panel, units, out),
+            3 => kernel::<LOW, HIGH, HALVES, KIND, 3>(layout, panel, units, out),
+            _ => kernel::<LOW, HIGH, HALVES, KIND, 4>(layout, panel, units, out),
         }
     }
 }
 
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn kernel<const LOW: usize, const HIGH: usize, const HALVES: usize, const MINS: bool, const R: usize>(
+unsafe fn kernel<const LOW: usize, const HIGH: usize, const HALVES: usize, const KIND: usize, const R: usize>(
     layout: Layout,
     panel: &[u8],
     units: &[Unit],
@@ -62,7 +73,7 @@ unsafe fn kernel<const LOW: usize, const HIGH: usize, const HALVES: usize, const
 ) {
     let mut y = [[0.0; OUTPUTS]; R];
     for (run, units) in panel.chunks(layout.run_bytes()).zip(units.chunks(UNITS * R)) {
-        let (run_scales, codes) = run.split_at(scales(layout.format).bytes());
+        let (run_scales, codes) = run.split_at(layout.scales().bytes());
         let run_scales = RunScales::new(layout, run_scales);
         for (u, x) in units.as_chunks::<R>().0.iter().enumerate() {
             let w = run_scales.unit(u);
@@ -70,8 +81,13 @@ unsafe fn kernel<const LOW: usize, const HIGH: usize, const HALVES: usize, const
                 // SAFETY: the run has this unit, which has codes of twice 8 outputs.
                 unsafe {
                     let codes = codes.as_ptr().add(u * (LOW + HIGH) * STEP_BYTES + c * STEP_BYTES / 2);
-                    add_unit::<LOW, HIGH, HALVES, MINS, R>(codes, [&w.scales, &w.mins], x, &mut y, c);
+                    add_unit::<LOW, HIGH, HALVES, KIND, R>(codes, &w, x, &mut y, c);
                 }
+            }
+        }
+        if KIND == PAIRS {
+            for r in 0..R {
+                run_scales.subtract_pairs(&units[r..], R, &mut y[r]);
             }
         }
     }
@@ -82,9 +98,9 @@ unsafe fn kernel<const LOW: usize, const HIGH: usize, const HALVES: usize, const
 /// there are not enough registers.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_unit<const LOW: usize, const HIGH: usize, const HALVES: usize, const MINS: bool, const R: usize>(
+unsafe fn add_unit<const LOW: usize, const HIGH: usize, const HALVES: usize, const KIND: usize, const R: usize>(
     codes: *const u8,
-    [scales, mins]: [&[Lanes; 2]; 2],
+    w: &UnitScales,
     x: &[Unit; R],
     y: &mut [Lanes; R],
     c: usize,
@@ -131,20 +147,18 @@ unsafe fn add_unit<const LOW: usize, const HIGH: usize, const HALVES: usize, con
         if HALVES == 1 || h == 1 {
             add_half!(4);
         }
-        let scale = eight(&scales[h], c);
+        let scale = eight(&w.scales[h], c);
         for r in 0..R {
-            if !MINS {
-                dot[r] = _mm256_add_epi32(dot[r], _mm256_set1_epi32(x[r].sums[h].start()));
+            if KIND == OFFSET {
+                dot[r] = _mm256_add_epi32(dot[r], _mm256_set1_epi32(x[r].sums[h].integer()));
             }
             sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r]), scale, sum[r]);
         }
     }
     for r in 0..R {
         let mut sum = _mm256_fmadd_ps(sum[r], _mm256_set1_ps(x[r].scale), eight(&y[r], c));
-        if MINS {
-            for h in 0..HALVES {
-                sum = _mm256_fnmadd_ps(eight(&mins[h], c), _mm256_set1_ps(x[r].sums[h].scaled()), sum);
-            }
+        if KIND == MINS {
+            sum = _mm256_fnmadd_ps(eight(&w.mins, c), _mm256_set1_ps(x[r].sums[0].float()), sum);
         }
         // SAFETY: 8 floats.
         unsafe { _mm256_storeu_ps(y[r][c * 8..c * 8 + 8].as_mut_ptr(), sum) };

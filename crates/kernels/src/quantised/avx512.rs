@@ -1,9 +1,11 @@
 //! The kernel with VNNI: one instruction multiplies a step of 16 outputs and adds it to 16 sums.
 
+#![allow(clippy::needless_range_loop)] // loops over registers, which are to be unrolled
+
 use std::arch::x86_64::*;
 
 use super::activations::Unit;
-use super::layout::{Layout, OUTPUTS, STEP_BYTES, UNITS, scales};
+use super::layout::{self, Layout, OUTPUTS, STEP_BYTES, UNITS, bytes_at, factors_at, min_pair_at, min_pairs};
 use crate::blocks::BlockFormat;
 
 /// Rows of a tile. They take 8 registers for integer sums and 8 for f32 sums; the codes of a step and what unpacks them take the
@@ -75,7 +77,7 @@ unsafe fn kernel<const LOW: usize, const HIGH: usize, S: Scales, const R: usize>
         // SAFETY: `at` points at a run, whose scales come first.
         let (run, factors) = unsafe { (at, S::factors(at)) };
         // SAFETY: the codes follow.
-        at = unsafe { at.add(scales(layout.format).bytes()) };
+        at = unsafe { at.add(layout.scales().bytes()) };
         for (u, x) in units.as_chunks::<R>().0.iter().enumerate() {
             if R <= AHEAD_ROWS {
                 for line in 0..LOW + HIGH {
@@ -87,6 +89,10 @@ unsafe fn kernel<const LOW: usize, const HIGH: usize, S: Scales, const R: usize>
                 add_unit::<LOW, HIGH, S, R>(at, S::unit(run, factors, u), x, &mut y);
                 at = at.add((LOW + HIGH) * STEP_BYTES);
             }
+        }
+        if min_pairs(S::KIND) > 0 {
+            // SAFETY: runs of formats with such minima are whole.
+            unsafe { subtract_pairs::<S, R>(run, factors[1], units, &mut y) };
         }
     }
     for (out, y) in out.iter_mut().zip(y) {
@@ -110,7 +116,7 @@ unsafe fn add_unit<const LOW: usize, const HIGH: usize, S: Scales, const R: usiz
     let mut dot = [_mm512_setzero_si512(); R];
     let mut sum = [_mm512_setzero_ps(); R];
     for r in 0..R {
-        dot[r] = _mm512_set1_epi32(if S::MINS { 0 } else { x[r].sums[0].start() });
+        dot[r] = _mm512_set1_epi32(if S::OFFSET { x[r].sums[0].integer() } else { 0 });
     }
     // SAFETY: the caller's.
     unsafe {
@@ -122,7 +128,7 @@ unsafe fn add_unit<const LOW: usize, const HIGH: usize, S: Scales, const R: usiz
     if S::HALVES == 2 {
         for r in 0..R {
             sum[r] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r]), w.scales[0]);
-            dot[r] = _mm512_set1_epi32(if S::MINS { 0 } else { x[r].sums[1].start() });
+            dot[r] = _mm512_set1_epi32(if S::OFFSET { x[r].sums[1].integer() } else { 0 });
         }
     }
     // SAFETY: the caller's.
@@ -136,11 +142,34 @@ unsafe fn add_unit<const LOW: usize, const HIGH: usize, S: Scales, const R: usiz
         let d = _mm512_cvtepi32_ps(dot[r]);
         sum[r] = if S::HALVES == 2 { _mm512_fmadd_ps(d, w.scales[1], sum[r]) } else { _mm512_mul_ps(d, w.scales[0]) };
         y[r] = _mm512_fmadd_ps(sum[r], _mm512_set1_ps(x[r].scale), y[r]);
-        if S::MINS {
-            for h in 0..S::HALVES {
-                y[r] = _mm512_fnmadd_ps(w.mins[h], _mm512_set1_ps(x[r].sums[h].scaled()), y[r]);
-            }
+        if matches!(S::KIND, layout::Scales::HalfMin) {
+            y[r] = _mm512_fnmadd_ps(w.mins, _mm512_set1_ps(x[r].sums[0].float()), y[r]);
         }
+    }
+}
+
+/// Subtracts what minima in pairs contribute to the sums of R rows: a run of integer products.
+///
+/// # Safety
+/// AVX-512 with VNNI is there, `run` points at a run, and `units` are its 8 of R rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn subtract_pairs<S: Scales, const R: usize>(run: *const u8, factor: __m512, units: &[Unit], y: &mut [__m512; R]) {
+    let mut dot = [_mm512_setzero_si512(); R];
+    let (x, _) = units.as_chunks::<R>();
+    for pair in 0..min_pairs(S::KIND) {
+        let (at, shift) = min_pair_at(S::KIND, pair);
+        // SAFETY: the caller's.
+        let mins = _mm512_cvtepu8_epi16(unsafe { _mm256_loadu_si256(run.add(at).cast()) });
+        let mins = if shift == 0 { mins } else { _mm512_srli_epi16::<4>(mins) };
+        let x = &x[pair * (UNITS / min_pairs(S::KIND))];
+        for r in 0..R {
+            dot[r] = _mm512_dpwssd_epi32(dot[r], mins, _mm512_set1_epi32(x[r].sums[0].integer()));
+        }
+    }
+    for r in 0..R {
+        let dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r]), factor);
+        y[r] = _mm512_fnmadd_ps(dot, _mm512_set1_ps(x[0][r].sums[1].float()), y[r]);
     }
 }
 
@@ -185,32 +214,34 @@ unsafe fn field<const BITS: usize, const STEP: usize>(planes: *const u8, up: usi
     _mm512_and_si512(placed, _mm512_set1_epi8((((1 << BITS) - 1) << up) as i8))
 }
 
-/// Scales and minima of a unit; the second ones where 16 inputs share a scale.
+/// The scales of a unit, the second ones where 16 inputs share one; and its minima, where every unit has its own.
 #[derive(Clone, Copy)]
 struct UnitScales {
     scales: [__m512; 2],
-    mins: [__m512; 2],
+    mins: __m512,
 }
 
-/// The scales of a run, as in [`super::layout::Scales`].
+/// The scales of a run.
 trait Scales {
+    /// How they lie.
+    const KIND: layout::Scales;
     /// Scales per unit.
     const HALVES: usize;
-    /// Whether there are minima; other formats have an offset, which is in what the integer sums begin with.
-    const MINS: bool;
+    /// Whether weights have an offset, which is in what the integer sums begin with.
+    const OFFSET: bool;
 
-    /// What all units of a run share.
+    /// What all units of a run share: factors of scales and of minima.
     ///
     /// # Safety
     /// AVX-512 is there, and `run` points at the scales of a run.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn factors(run: *const u8) -> [__m512; 2] {
-        let _ = run;
-        [_mm512_setzero_ps(); 2]
+        // SAFETY: the caller's.
+        [unsafe { halves(run) }; 2]
     }
 
-    /// Scales and minima of a unit.
+    /// The scales of a unit.
     ///
     /// # Safety
     /// As above, and `unit` is below 8.
@@ -224,41 +255,38 @@ struct ByteMin;
 struct NibbleMin;
 
 impl Scales for Half {
+    const KIND: layout::Scales = layout::Scales::Half;
     const HALVES: usize = 1;
-    const MINS: bool = false;
+    const OFFSET: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn unit(run: *const u8, _factors: [__m512; 2], unit: usize) -> UnitScales {
         // SAFETY: the caller's.
-        let scale = unsafe { halves(run.add(unit * 2 * OUTPUTS)) };
-        UnitScales { scales: [scale; 2], mins: [_mm512_setzero_ps(); 2] }
+        let scale = unsafe { halves(run.add(factors_at(Self::KIND, unit).0)) };
+        UnitScales { scales: [scale; 2], mins: scale }
     }
 }
 
 impl Scales for HalfMin {
+    const KIND: layout::Scales = layout::Scales::HalfMin;
     const HALVES: usize = 1;
-    const MINS: bool = true;
+    const OFFSET: bool = false;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn unit(run: *const u8, _factors: [__m512; 2], unit: usize) -> UnitScales {
+        let (scale, min) = factors_at(Self::KIND, unit);
         // SAFETY: the caller's.
-        let [scale, min] = unsafe { [halves(run.add(unit * 4 * OUTPUTS)), halves(run.add((unit * 4 + 2) * OUTPUTS))] };
-        UnitScales { scales: [scale; 2], mins: [min; 2] }
+        let [scale, mins] = unsafe { [halves(run.add(scale)), halves(run.add(min.unwrap_or(scale)))] };
+        UnitScales { scales: [scale; 2], mins }
     }
 }
 
 impl Scales for Signed {
+    const KIND: layout::Scales = layout::Scales::Signed;
     const HALVES: usize = 2;
-    const MINS: bool = false;
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn factors(run: *const u8) -> [__m512; 2] {
-        // SAFETY: the caller's.
-        [unsafe { halves(run) }; 2]
-    }
+    const OFFSET: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -266,16 +294,17 @@ impl Scales for Signed {
         let mut scales = factors;
         for h in 0..2 {
             // SAFETY: the caller's.
-            let small = unsafe { _mm_loadu_si128(run.add((2 + unit * 2 + h) * OUTPUTS).cast()) };
+            let small = unsafe { _mm_loadu_si128(run.add(bytes_at(Self::KIND, unit) + h * OUTPUTS).cast()) };
             scales[h] = _mm512_mul_ps(factors[h], _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(small)));
         }
-        UnitScales { scales, mins: factors }
+        UnitScales { scales, mins: factors[0] }
     }
 }
 
 impl Scales for ByteMin {
+    const KIND: layout::Scales = layout::Scales::ByteMin;
     const HALVES: usize = 1;
-    const MINS: bool = true;
+    const OFFSET: bool = false;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -288,15 +317,15 @@ impl Scales for ByteMin {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales {
         // SAFETY: the caller's.
-        let [scale, min] = unsafe { [bytes(run.add((4 + unit * 2) * OUTPUTS)), bytes(run.add((5 + unit * 2) * OUTPUTS))] };
-        let (scale, min) = (_mm512_cvtepi32_ps(scale), _mm512_cvtepi32_ps(min));
-        UnitScales { scales: [_mm512_mul_ps(factors[0], scale); 2], mins: [_mm512_mul_ps(factors[1], min); 2] }
+        let scale = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(run.add(bytes_at(Self::KIND, unit)).cast()) });
+        UnitScales { scales: [_mm512_mul_ps(factors[0], _mm512_cvtepi32_ps(scale)); 2], mins: factors[1] }
     }
 }
 
 impl Scales for NibbleMin {
+    const KIND: layout::Scales = layout::Scales::NibbleMin;
     const HALVES: usize = 2;
-    const MINS: bool = true;
+    const OFFSET: bool = false;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -308,15 +337,11 @@ impl Scales for NibbleMin {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales {
-        let (mut scales, mut mins) = (factors, factors);
-        for h in 0..2 {
-            // SAFETY: the caller's.
-            let both = unsafe { bytes(run.add((4 + unit * 2 + h) * OUTPUTS)) };
-            let (scale, min) = (_mm512_and_si512(both, _mm512_set1_epi32(15)), _mm512_srli_epi32::<4>(both));
-            scales[h] = _mm512_mul_ps(factors[0], _mm512_cvtepi32_ps(scale));
-            mins[h] = _mm512_mul_ps(factors[1], _mm512_cvtepi32_ps(min));
-        }
-        UnitScales { scales, mins }
+        // SAFETY: the caller's.
+        let pairs = unsafe { _mm256_loadu_si256(run.add(bytes_at(Self::KIND, unit)).cast()) };
+        let pairs = _mm512_cvtepu8_epi16(_mm256_and_si256(pairs, _mm256_set1_epi8(15)));
+        let scales = [_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32::<16>(pairs)];
+        UnitScales { scales: scales.map(|scale| _mm512_mul_ps(factors[0], _mm512_cvtepi32_ps(scale))), mins: factors[1] }
     }
 }
 
@@ -326,12 +351,4 @@ impl Scales for NibbleMin {
 unsafe fn halves(at: *const u8) -> __m512 {
     // SAFETY: the caller's.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
-}
-
-/// Bytes of 16 outputs.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn bytes(at: *const u8) -> __m512i {
-    // SAFETY: the caller's.
-    _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(at.cast()) })
 }

@@ -32,9 +32,11 @@ pub(super) enum Scales {
     HalfMin,
     /// A half-precision factor, then per 16 inputs a signed byte.
     Signed,
-    /// Half-precision factors for scales and minima, then per unit a byte for the scale and one for the minimum.
+    /// Half-precision factors for scales and minima, then per unit a byte for the scale, then per two units a pair of bytes for their
+    /// minima.
     ByteMin,
-    /// Half-precision factors for scales and minima, then per 16 inputs a byte: scale in the low nibble, minimum in the high one.
+    /// Half-precision factors for scales and minima, then per unit a pair of bytes, one for each 16 inputs: scale in the low nibble,
+    /// minimum in the high one.
     NibbleMin,
 }
 
@@ -60,7 +62,7 @@ pub(super) const fn code_bits(format: BlockFormat) -> [usize; 2] {
 }
 
 /// How the scales of a format lie.
-pub(super) const fn scales(format: BlockFormat) -> Scales {
+const fn scales(format: BlockFormat) -> Scales {
     match format {
         Q4_0 | Q5_0 | Q8_0 => Scales::Half,
         Q4_1 | Q5_1 => Scales::HalfMin,
@@ -89,9 +91,9 @@ impl Layout {
         INPUTS / self.format.group()
     }
 
-    /// Whether there are minima; formats without have an offset instead.
-    pub(super) const fn has_mins(self) -> bool {
-        self.format.offset() == 0
+    /// How the scales lie.
+    pub(super) const fn scales(self) -> Scales {
+        scales(self.format)
     }
 
     /// Bytes of a unit's codes.
@@ -102,12 +104,12 @@ impl Layout {
 
     /// Bytes of a run of eight units; the last one may be shorter.
     pub(super) const fn run_bytes(self) -> usize {
-        scales(self.format).bytes() + UNITS * self.unit_bytes()
+        self.scales().bytes() + UNITS * self.unit_bytes()
     }
 
     /// Bytes of a panel: whole cache lines.
     pub(super) const fn panel_bytes(self) -> usize {
-        self.units.div_ceil(UNITS) * scales(self.format).bytes() + self.units * self.unit_bytes()
+        self.units.div_ceil(UNITS) * self.scales().bytes() + self.units * self.unit_bytes()
     }
 
     /// Where block `block` lies in a panel: where its run begins, and which unit of the run is its first.
@@ -119,8 +121,8 @@ impl Layout {
     /// Puts block `block` of output `output` of a panel in its place.
     pub(super) fn put(self, panel: &mut [u8], block: usize, output: usize, parts: &Parts) {
         let (run, first) = self.place(block);
-        let (scale_bytes, codes) = panel[run..].split_at_mut(scales(self.format).bytes());
-        put_scales(scales(self.format), scale_bytes, first, output, parts);
+        let (scale_bytes, codes) = panel[run..].split_at_mut(self.scales().bytes());
+        put_scales(self.scales(), scale_bytes, first, output, parts);
         let units = codes.chunks_exact_mut(self.unit_bytes()).skip(first).take(self.format.block_size() / INPUTS);
         for (codes, unit) in parts.codes.chunks_exact(INPUTS).zip(units) {
             let mut steps = [0; STEPS];
@@ -138,8 +140,8 @@ impl Layout {
     /// Block `block` of output `output` of a panel, as it was put there.
     pub(super) fn get(self, panel: &[u8], block: usize, output: usize, parts: &mut Parts) {
         let (run, first) = self.place(block);
-        let (scale_bytes, codes) = panel[run..].split_at(scales(self.format).bytes());
-        get_scales(scales(self.format), scale_bytes, first, output, parts);
+        let (scale_bytes, codes) = panel[run..].split_at(self.scales().bytes());
+        get_scales(self.scales(), scale_bytes, first, output, parts);
         let units = codes.chunks_exact(self.unit_bytes()).skip(first).take(self.format.block_size() / INPUTS);
         for (codes, unit) in parts.codes.chunks_exact_mut(INPUTS).zip(units) {
             for (step, codes) in codes.chunks_exact_mut(4).enumerate() {
@@ -183,12 +185,50 @@ pub(super) const fn factors_at(scales: Scales, unit: usize) -> (usize, Option<us
     }
 }
 
-/// Where the bytes begin; where there are none, at the end.
-pub(super) const fn bytes_at(scales: Scales) -> usize {
+/// Where the bytes for the scales of a unit lie.
+pub(super) const fn bytes_at(scales: Scales, unit: usize) -> usize {
     match scales {
-        Scales::Half | Scales::HalfMin => scales.bytes(),
-        Scales::Signed => 2 * OUTPUTS,
-        Scales::ByteMin | Scales::NibbleMin => 4 * OUTPUTS,
+        Scales::Half | Scales::HalfMin => 0,
+        Scales::Signed => (2 + 2 * unit) * OUTPUTS,
+        Scales::ByteMin => (4 + unit) * OUTPUTS,
+        Scales::NibbleMin => (4 + 2 * unit) * OUTPUTS,
+    }
+}
+
+/// Pairs of minima in a run.
+pub(super) const fn min_pairs(scales: Scales) -> usize {
+    match scales {
+        Scales::Half | Scales::HalfMin | Scales::Signed => 0,
+        Scales::ByteMin => UNITS / 2,
+        Scales::NibbleMin => UNITS,
+    }
+}
+
+/// Where a pair of minima lies, and at which shift.
+pub(super) const fn min_pair_at(scales: Scales, pair: usize) -> (usize, u32) {
+    match scales {
+        Scales::NibbleMin => ((4 + 2 * pair) * OUTPUTS, 4),
+        _ => ((4 + UNITS + 2 * pair) * OUTPUTS, 0),
+    }
+}
+
+/// Where the bytes for scale and minimum of group `i` of a block lie.
+const fn group_at(scales: Scales, i: usize, output: usize) -> [usize; 2] {
+    let pair = i / 2 * 2 * OUTPUTS + output * 2 + i % 2;
+    match scales {
+        Scales::Half | Scales::HalfMin => [0, 0],
+        Scales::Signed => [(2 + i) * OUTPUTS + output, 0],
+        Scales::ByteMin => [(4 + i) * OUTPUTS + output, (4 + UNITS) * OUTPUTS + pair],
+        Scales::NibbleMin => [4 * OUTPUTS + pair; 2],
+    }
+}
+
+/// Groups of a block whose scales are bytes.
+const fn groups(scales: Scales) -> usize {
+    match scales {
+        Scales::Half | Scales::HalfMin => 0,
+        Scales::ByteMin => UNITS,
+        Scales::Signed | Scales::NibbleMin => 2 * UNITS,
     }
 }
 
@@ -199,26 +239,25 @@ fn put_scales(scales: Scales, run: &mut [u8], unit: usize, output: usize, parts:
     if let Some(min) = min {
         put_half(min, parts.min);
     }
-    for (i, entry) in run[bytes_at(scales)..].chunks_exact_mut(OUTPUTS).take(2 * UNITS).enumerate() {
-        entry[output] = match scales {
-            Scales::ByteMin if i % 2 == 1 => parts.mins[i / 2],
-            Scales::ByteMin => parts.scales[i / 2] as u8,
-            Scales::NibbleMin => parts.scales[i] as u8 & 15 | parts.mins[i] << 4,
-            _ => parts.scales[i] as u8,
-        };
+    for i in 0..groups(scales) {
+        let [scale, min] = group_at(scales, i, output);
+        match scales {
+            Scales::ByteMin => (run[scale], run[min]) = (parts.scales[i] as u8, parts.mins[i]),
+            Scales::NibbleMin => run[scale] = parts.scales[i] as u8 & 15 | parts.mins[i] << 4,
+            _ => run[scale] = parts.scales[i] as u8,
+        }
     }
 }
 
 fn get_scales(scales: Scales, run: &[u8], unit: usize, output: usize, parts: &mut Parts) {
     let (scale, min) = factors_at(scales, unit);
-    let factor = |at: usize| f16::from_le_bytes([run[at + 2 * output], run[at + 2 * output + 1]]);
-    (parts.scale, parts.min) = (factor(scale), min.map_or(f16::ZERO, factor));
-    for (i, entry) in run[bytes_at(scales)..].chunks_exact(OUTPUTS).take(2 * UNITS).enumerate() {
-        match scales {
-            Scales::ByteMin if i % 2 == 1 => parts.mins[i / 2] = entry[output],
-            Scales::ByteMin => parts.scales[i / 2] = entry[output] as i8,
-            Scales::NibbleMin => (parts.scales[i], parts.mins[i]) = ((entry[output] & 15) as i8, entry[output] >> 4),
-            _ => parts.scales[i] = entry[output] as i8,
-        }
+    let half = |at: usize| f16::from_le_bytes([run[at + 2 * output], run[at + 2 * output + 1]]);
+    (parts.scale, parts.min) = (half(scale), min.map_or(f16::ZERO, half));
+    for i in 0..groups(scales) {
+        let [scale, min] = group_at(scales, i, output).map(|at| run[at]);
+        (parts.scales[i], parts.mins[i]) = match scales {
+            Scales::NibbleMin => ((scale & 15) as i8, min >> 4),
+            _ => (scale as i8, min),
+        };
     }
 }

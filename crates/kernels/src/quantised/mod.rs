@@ -124,7 +124,7 @@ impl QuantisedMatrix {
         if y.is_empty() {
             return;
         }
-        let x = Activations::new(cpu, self.format(), x, self.inputs(), tile_rows(cpu.isa));
+        let x = Activations::new(cpu, self.layout, x, tile_rows(cpu.isa));
         let product = Product { isa: cpu.isa, weight: self, x: &x, bias, y: Disjoint::new(y), add };
         product.run(cpu);
     }

@@ -2,7 +2,7 @@
 //! compiler can use whatever vectors there are.
 
 use super::activations::Unit;
-use super::layout::{Layout, OUTPUTS, STEP_BYTES, STEPS, UNITS, code_bits, scales};
+use super::layout::{Layout, OUTPUTS, STEP_BYTES, STEPS, Scales, UNITS, code_bits};
 use super::scales::{Lanes, RunScales, UnitScales};
 
 /// Rows of a tile: what unpacking codes is worth.
@@ -13,7 +13,7 @@ pub(super) fn tile(layout: Layout, panel: &[u8], units: &[Unit], out: &mut [Lane
     let rows = out.len();
     out.fill([0.0; OUTPUTS]);
     for (run, units) in panel.chunks(layout.run_bytes()).zip(units.chunks(UNITS * rows)) {
-        let (run_scales, codes) = run.split_at(scales(layout.format).bytes());
+        let (run_scales, codes) = run.split_at(layout.scales().bytes());
         let run_scales = RunScales::new(layout, run_scales);
         for ((u, codes), x) in codes.chunks_exact(layout.unit_bytes()).enumerate().zip(units.chunks_exact(rows)) {
             let codes = unpack(layout, codes);
@@ -21,6 +21,9 @@ pub(super) fn tile(layout: Layout, panel: &[u8], units: &[Unit], out: &mut [Lane
             for (x, y) in x.iter().zip(out.iter_mut()) {
                 add_unit(layout, &codes, &scales, x, y);
             }
+        }
+        for (r, y) in out.iter_mut().enumerate() {
+            run_scales.subtract_pairs(&units[r..], rows, y);
         }
     }
 }
@@ -43,10 +46,10 @@ fn unpack(layout: Layout, codes: &[u8]) -> [[u8; STEP_BYTES]; STEPS] {
 }
 
 fn add_unit(layout: Layout, codes: &[[u8; STEP_BYTES]; STEPS], w: &UnitScales, x: &Unit, y: &mut Lanes) {
-    let (halves, has_mins) = (layout.halves(), layout.has_mins());
+    let (halves, offset) = (layout.halves(), layout.format.offset() > 0);
     let mut sum = [0.0; OUTPUTS];
     for h in 0..halves {
-        let mut dot = [if has_mins { 0 } else { x.sums[h].start() }; OUTPUTS];
+        let mut dot = [if offset { x.sums[h].integer() } else { 0 }; OUTPUTS];
         for (step, x) in codes.iter().zip(x.codes.as_chunks::<4>().0).skip(h * STEPS / halves).take(STEPS / halves) {
             for (dot, codes) in dot.iter_mut().zip(step.as_chunks::<4>().0) {
                 *dot += codes.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum::<i32>();
@@ -55,9 +58,7 @@ fn add_unit(layout: Layout, codes: &[[u8; STEP_BYTES]; STEPS], w: &UnitScales, x
         sum.iter_mut().zip(dot).zip(&w.scales[h]).for_each(|((sum, dot), scale)| *sum += dot as f32 * scale);
     }
     y.iter_mut().zip(sum).for_each(|(y, sum)| *y += sum * x.scale);
-    if has_mins {
-        for (mins, sum) in w.mins.iter().zip(x.sums).take(halves) {
-            y.iter_mut().zip(mins).for_each(|(y, min)| *y -= min * sum.scaled());
-        }
+    if layout.scales() == Scales::HalfMin {
+        y.iter_mut().zip(&w.mins).for_each(|(y, min)| *y -= min * x.sums[0].float());
     }
 }

@@ -2,17 +2,18 @@
 
 use half::f16;
 
-use super::layout::{Layout, OUTPUTS, Scales, bytes_at, factors_at, scales};
+use super::activations::Unit;
+use super::layout::{Layout, OUTPUTS, Scales, UNITS, bytes_at, factors_at, min_pair_at, min_pairs};
 use crate::convert::from_f16;
 
 /// One number per output of a panel.
 pub(super) type Lanes = [f32; OUTPUTS];
 
-/// Scales and minima of a unit; the second ones where 16 inputs share a scale.
+/// The scales of a unit, the second ones where 16 inputs share one; and its minima, where every unit has its own.
 #[derive(Default)]
 pub(super) struct UnitScales {
     pub scales: [Lanes; 2],
-    pub mins: [Lanes; 2],
+    pub mins: Lanes,
 }
 
 /// The scales of a run.
@@ -28,7 +29,7 @@ impl<'a> RunScales<'a> {
     /// `bytes` are those before the codes of a run.
     #[inline(always)]
     pub(super) fn new(layout: Layout, bytes: &'a [u8]) -> Self {
-        let kind = scales(layout.format);
+        let kind = layout.scales();
         let (scale, min) = factors_at(kind, 0);
         Self { kind, bytes, scale: halves(bytes, scale), min: min.map_or([0.0; OUTPUTS], |min| halves(bytes, min)) }
     }
@@ -37,37 +38,57 @@ impl<'a> RunScales<'a> {
     #[inline(always)]
     pub(super) fn unit(&self, unit: usize) -> UnitScales {
         let (scale, min) = factors_at(self.kind, unit);
-        let entry = bytes_at(self.kind) + unit * 2 * OUTPUTS;
+        let at = bytes_at(self.kind, unit);
         let mut out = UnitScales::default();
         match self.kind {
             Scales::Half => out.scales[0] = halves(self.bytes, scale),
             Scales::HalfMin => {
                 out.scales[0] = halves(self.bytes, scale);
-                out.mins[0] = halves(self.bytes, min.unwrap_or(scale));
+                out.mins = halves(self.bytes, min.unwrap_or(scale));
             }
-            Scales::ByteMin => {
-                times(&self.scale, self.bytes, entry, f32::from, &mut out.scales[0]);
-                times(&self.min, self.bytes, entry + OUTPUTS, f32::from, &mut out.mins[0]);
-            }
+            Scales::ByteMin => times(&self.scale, &self.bytes[at..], f32::from, &mut out.scales[0]),
             Scales::Signed => {
                 for h in 0..2 {
-                    times(&self.scale, self.bytes, entry + h * OUTPUTS, |b| f32::from(b as i8), &mut out.scales[h]);
+                    times(&self.scale, &self.bytes[at + h * OUTPUTS..], |b| f32::from(b as i8), &mut out.scales[h]);
                 }
             }
             Scales::NibbleMin => {
-                for h in 0..2 {
-                    times(&self.scale, self.bytes, entry + h * OUTPUTS, |b| f32::from(b & 15), &mut out.scales[h]);
-                    times(&self.min, self.bytes, entry + h * OUTPUTS, |b| f32::from(b >> 4), &mut out.mins[h]);
+                let pairs = &self.bytes[at..at + 2 * OUTPUTS];
+                for (o, pair) in pairs.as_chunks::<2>().0.iter().enumerate() {
+                    out.scales[0][o] = self.scale[o] * f32::from(pair[0] & 15);
+                    out.scales[1][o] = self.scale[o] * f32::from(pair[1] & 15);
                 }
             }
         }
         out
     }
+
+    /// Subtracts what minima in pairs contribute to the sums of a row, whose run is `x`, every `step`-th unit of it.
+    #[inline(always)]
+    pub(super) fn subtract_pairs(&self, x: &[Unit], step: usize, sums: &mut Lanes) {
+        let pairs = min_pairs(self.kind);
+        if pairs == 0 {
+            return;
+        }
+        let mut dot = [0; OUTPUTS];
+        for pair in 0..pairs {
+            let (at, shift) = min_pair_at(self.kind, pair);
+            let x = x[pair * (UNITS / pairs) * step].sums[0].integer();
+            let mins = self.bytes[at..at + 2 * OUTPUTS].as_chunks::<2>().0;
+            for (dot, mins) in dot.iter_mut().zip(mins) {
+                *dot += i32::from(mins[0] >> shift) * i32::from(x as i16) + i32::from(mins[1] >> shift) * (x >> 16);
+            }
+        }
+        let worth = x[0].sums[1].float();
+        for ((sum, dot), min) in sums.iter_mut().zip(dot).zip(&self.min) {
+            *sum -= dot as f32 * min * worth;
+        }
+    }
 }
 
 #[inline(always)]
-fn times(factor: &Lanes, run: &[u8], at: usize, value: impl Fn(u8) -> f32, out: &mut Lanes) {
-    for ((out, factor), byte) in out.iter_mut().zip(factor).zip(&run[at..at + OUTPUTS]) {
+fn times(factor: &Lanes, bytes: &[u8], value: impl Fn(u8) -> f32, out: &mut Lanes) {
+    for ((out, factor), byte) in out.iter_mut().zip(factor).zip(&bytes[..OUTPUTS]) {
         *out = factor * value(*byte);
     }
 }
