@@ -27,6 +27,7 @@ impl<'a, T> Disjoint<'a, T> {
     ///
     /// # Safety
     /// Nobody else holds a part that overlaps.
+    #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "that is what it is for")]
     pub unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.length, "a part outside of its slice");

@@ -17,9 +17,9 @@ mod scalar;
 mod tests;
 mod tile;
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::disjoint::Disjoint;
 use crate::{Cpu, Isa, Memory, Out, Source};
 use rows::{Rows, Word};
 use tile::Product;
@@ -222,29 +222,3 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for f32 {}
 // SAFETY: numbers, one after the other.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
-
-/// A slice of which several threads write parts of their own.
-struct Disjoint<'a, T> {
-    start: *mut T,
-    length: usize,
-    slice: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: it only hands out parts, and who asks for one promises that nobody else has it.
-unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
-
-impl<'a, T> Disjoint<'a, T> {
-    fn new(slice: &'a mut [T]) -> Self {
-        Self { start: slice.as_mut_ptr(), length: slice.len(), slice: PhantomData }
-    }
-
-    /// # Safety
-    /// Nobody else uses this part while the caller does.
-    #[inline(always)]
-    #[expect(clippy::mut_from_ref, reason = "parts are disjoint")]
-    unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.length);
-        // SAFETY: inside the slice; the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
-    }
-}

@@ -5,7 +5,8 @@
 use std::ops::Range;
 
 use super::narrow::{from_bf16, from_bf16_pair, from_f16, to_bf16_pair, to_f16};
-use super::{DenseFormat, DenseMatrix, Disjoint, PANEL, Plain, Source};
+use super::{DenseFormat, DenseMatrix, PANEL, Plain, Source};
+use crate::disjoint::Disjoint;
 use crate::isa::MulAdd;
 use crate::{Cpu, for_each_isa};
 

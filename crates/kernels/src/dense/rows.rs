@@ -5,7 +5,8 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::{Disjoint, Method, narrow};
+use super::{Method, narrow};
+use crate::disjoint::Disjoint;
 use crate::isa::MulAdd;
 use crate::{Cpu, for_each_isa};
 

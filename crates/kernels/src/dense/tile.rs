@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::rows::Rows;
-use super::{DenseMatrix, Disjoint, PANEL, Plain};
+use super::{DenseMatrix, PANEL, Plain};
+use crate::disjoint::Disjoint;
 
 /// Most words of a row between two visits to the output. A tile of twelve rows is then 18 KiB, which stays in L1 while panels
 /// stream by.
