@@ -81,8 +81,8 @@ fn loading(cpu: &Cpu, format: BlockFormat) {
     let short: Vec<half::bf16> = wide.iter().map(|w| half::bf16::from_f32(*w)).collect();
     let blocks = random_blocks(format, outputs, inputs);
     let speed = |time: f64| 1e-6 * (inputs * outputs) as f64 / time;
-    let quantised = best(1.0, || weight.quantise_rows(cpu, 0, Source::Bf16(&short), None));
-    let packed = best(0.1, || weight.pack_rows(cpu, 0, &blocks));
+    let quantised = best(0.3, || weight.quantise_rows(cpu, 0, Source::Bf16(&short), None));
+    let packed = best(0.3, || weight.pack_rows(cpu, 0, &blocks));
     println!("  quantised from bf16: {:.0} M weights/s, packed: {:.0} M weights/s", speed(quantised), speed(packed));
 }
 

@@ -160,3 +160,24 @@ fn nothing_is_out_of_bounds_or_panics() {
         }
     }
 }
+
+#[test]
+fn a_row_depends_on_nothing_but_the_row() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    for format in BlockFormat::ALL {
+        let (rows, outputs, inputs) = (21, 70, 512);
+        let bytes = blocks(format, outputs * inputs / format.block_size(), &mut rng);
+        let x: Vec<f32> = (0..rows * inputs).map(|_| rng.f32() - 0.5).collect();
+        for cpu in Cpu::each() {
+            let mut weight = QuantisedMatrix::new(format, outputs, inputs);
+            weight.pack_rows(&cpu, 0, &bytes);
+            let mut together = vec![0.0; rows * outputs];
+            weight.matmul(&cpu, &x, None, Out::Write(&mut together));
+            let mut alone = vec![0.0; outputs];
+            for (x, together) in x.chunks_exact(inputs).zip(together.chunks_exact(outputs)) {
+                weight.matmul(&cpu, x, None, Out::Write(&mut alone));
+                assert!(alone == together, "{format:?} {:?}", cpu.isa);
+            }
+        }
+    }
+}

@@ -41,15 +41,15 @@ pub(super) struct Group<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Group<'a, N> {
-    /// Errors of `x` cost its importance times `sqrt(mean_square + x^2)`: more for larger values.
+    /// Errors of `x` cost its importance times `sqrt(usual + x^2)`: more for larger values.
     #[inline(always)]
-    pub(super) fn weighed<M: MulAdd>(x: &'a [Lanes; N], importance: &[Lanes; N], mean_square: &Lanes) -> Self {
+    pub(super) fn weighed<M: MulAdd>(x: &'a [Lanes; N], importance: &[Lanes; N], usual: &Lanes) -> Self {
         let mut w = *importance;
         let (mut least, mut most) = (x[0], x[0]);
         let [mut w_sum, mut wx_sum, mut wxx_sum] = [[0.0; LANES]; 3];
         for (x, w) in x.iter().zip(&mut w) {
             for l in 0..LANES {
-                let weight = w[l] * M::mul_add(x[l], x[l], mean_square[l]).sqrt();
+                let weight = w[l] * M::mul_add(x[l], x[l], usual[l]).sqrt();
                 w[l] = weight;
                 least[l] = if x[l] < least[l] { x[l] } else { least[l] };
                 most[l] = if x[l] > most[l] { x[l] } else { most[l] };

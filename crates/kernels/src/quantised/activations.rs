@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use super::layout::{INPUTS, Layout, Scales, UNITS, min_pairs};
 use crate::disjoint::Disjoint;
-use crate::isa::MulAdd;
-use crate::{Cpu, for_each_isa};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Level;
+use crate::{Cpu, Isa};
 
 /// 32 inputs of a row, and what a kernel needs to know of them.
 #[derive(Debug, Clone, Copy)]
@@ -105,26 +106,55 @@ fn tile_rows_of(t: usize, rows: usize, tiles: usize) -> Range<usize> {
 /// Values below which a second thread does not pay: some 2 microseconds of work.
 const SERIAL: usize = 16 * 1024;
 
-/// Adding and subtracting 1.5 * 2^23 rounds to the nearest even integer, which is then in the low bits.
+/// Adding 1.5 * 2^23 rounds to the nearest even integer, which is then in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
-#[inline(always)]
-fn round_row_body<M: MulAdd>(layout: Layout, row: &[f32], (first, step): (usize, usize), units: &mut [Unit]) {
-    let (halves, offset) = (layout.halves(), i32::from(layout.format.offset()));
-    for (values, unit) in row.chunks_exact(INPUTS).zip(units.iter_mut().skip(first).step_by(step)) {
-        // The bits of positive floats are ordered as integers, and those of NaN lie above all: it reaches the scale.
-        let largest = f32::from_bits(values.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff)));
-        // Below this the inverse would be infinite.
-        let inverse = if largest < 1e-36 { 0.0 } else { 127.0 / largest };
-        let mut sums = [0_i32; 2];
-        for (h, sum) in sums.iter_mut().enumerate() {
-            let half = h * INPUTS / 2..(h + 1) * INPUTS / 2;
-            for (v, code) in values[half.clone()].iter().zip(&mut unit.codes[half]) {
+/// Rounds a row, whose units are every `step`-th of a tile's.
+fn round_row(isa: Isa, layout: Layout, row: &[f32], place: (usize, usize), units: &mut [Unit]) {
+    match isa.level() {
+        // SAFETY: the instruction set is there.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Bf16 => unsafe { super::avx512::round_row(layout, row, place, units) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { super::avx2::round_row(layout, row, place, units) },
+        _ => round_each(layout, row, place, units, |values, unit| {
+            let largest = values.iter().fold(0, |most, v| most.max(v.to_bits() & MAGNITUDE));
+            let (largest, inverse) = scale_of(largest);
+            for (code, v) in unit.codes.iter_mut().zip(values) {
                 // Not fused, so that all instruction sets round to the same integers.
                 *code = (*v * inverse + ROUND).to_bits() as i8;
-                *sum += i32::from(*code);
             }
-        }
+            let (first, second) = unit.codes.split_at(INPUTS / 2);
+            (largest, [first, second].map(|half| half.iter().map(|code| i32::from(*code)).sum()))
+        }),
+    }
+}
+
+/// All bits but the sign. Those of positive floats are ordered as integers, and those of NaN lie above all: it reaches the scale.
+pub(super) const MAGNITUDE: u32 = 0x7fff_ffff;
+
+/// The largest magnitude of a unit from its bits, and what values are multiplied with.
+#[inline(always)]
+pub(super) fn scale_of(largest: u32) -> (f32, f32) {
+    let largest = f32::from_bits(largest);
+    // Below this the inverse would be infinite.
+    (largest, if largest < 1e-36 { 0.0 } else { 127.0 / largest })
+}
+
+/// Calls `round` for every unit, which makes the codes, and completes them: `round` tells the largest magnitude and for each 16 inputs
+/// the sum of the codes.
+#[inline(always)]
+pub(super) fn round_each(
+    layout: Layout,
+    row: &[f32],
+    (first, step): (usize, usize),
+    units: &mut [Unit],
+    round: impl Fn(&[f32; INPUTS], &mut Unit) -> (f32, [i32; 2]),
+) {
+    let (halves, offset) = (layout.halves(), i32::from(layout.format.offset()));
+    for (values, unit) in row.as_chunks::<INPUTS>().0.iter().zip(units.iter_mut().skip(first).step_by(step)) {
+        let (largest, mut sums) = round(values, unit);
         unit.scale = largest * (1.0 / 127.0);
         if halves == 1 {
             sums[0] += sums[1];
@@ -135,8 +165,6 @@ fn round_row_body<M: MulAdd>(layout: Layout, row: &[f32], (first, step): (usize,
         });
     }
 }
-
-for_each_isa!(fn round_row(layout: Layout, row: &[f32], place: (usize, usize), units: &mut [Unit]) = round_row_body);
 
 /// Rounds the sums of a row to pairs of 16 bits, where minima are in pairs.
 fn pair_sums(scales: Scales, (first, step): (usize, usize), units: &mut [Unit]) {
@@ -152,7 +180,7 @@ fn pair_sums(scales: Scales, (first, step): (usize, usize), units: &mut [Unit]) 
             1 => run[place(pair)].sums,
             _ => [run[place(pair)].sums[0], run[place(pair) + step].sums[0]],
         };
-        let bits = |sum: Sum| sum.0 & 0x7fff_ffff;
+        let bits = |sum: Sum| sum.0 & MAGNITUDE;
         let largest = (0..pairs).flat_map(|pair| sums(run, pair)).fold(0, |most, sum| most.max(bits(sum)));
         let largest = f32::from_bits(largest);
         let inverse = if largest < 1e-30 { 0.0 } else { 32767.0 / largest };

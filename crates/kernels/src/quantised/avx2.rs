@@ -5,8 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::activations::Unit;
-use super::layout::{Layout, OUTPUTS, STEP_BYTES, UNITS};
+use super::activations::{MAGNITUDE, Unit, round_each, scale_of};
+use super::layout::{Layout, OUTPUTS, STEP_BYTES, UNITS, min_pair_at, min_pairs};
 use super::scales::{Lanes, RunScales, UnitScales};
 use crate::blocks::BlockFormat;
 
@@ -72,7 +72,7 @@ unsafe fn kernel<const LOW: usize, const HIGH: usize, const HALVES: usize, const
     out: &mut [Lanes],
 ) {
     let mut y = [[0.0; OUTPUTS]; R];
-    for (run, units) in panel.chunks(layout.run_bytes()).zip(units.chunks(UNITS * R)) {
+    for (run, units) in panel.chunks(layout.run_bytes()).zip(units.chunks(layout.scales().units() * R)) {
         let (run_scales, codes) = run.split_at(layout.scales().bytes());
         let run_scales = RunScales::new(layout, run_scales);
         for (u, x) in units.as_chunks::<R>().0.iter().enumerate() {
@@ -86,9 +86,8 @@ unsafe fn kernel<const LOW: usize, const HIGH: usize, const HALVES: usize, const
             }
         }
         if KIND == PAIRS {
-            for r in 0..R {
-                run_scales.subtract_pairs(&units[r..], R, &mut y[r]);
-            }
+            // SAFETY: the instruction set is there.
+            unsafe { subtract_pairs::<R>(&run_scales, units.as_chunks().0, &mut y) };
         }
     }
     out.copy_from_slice(&y);
@@ -165,12 +164,73 @@ unsafe fn add_unit<const LOW: usize, const HIGH: usize, const HALVES: usize, con
     }
 }
 
+/// Subtracts what minima in pairs contribute to the sums of R rows: `x` are the units of a run.
+///
+/// # Safety
+/// AVX2 is there.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn subtract_pairs<const R: usize>(run: &RunScales, x: &[[Unit; R]], y: &mut [Lanes; R]) {
+    let pairs = min_pairs(run.kind);
+    for c in 0..2 {
+        let mut dot = [_mm256_setzero_si256(); R];
+        for pair in 0..pairs {
+            let (at, shift) = min_pair_at(run.kind, pair);
+            // SAFETY: the slice has 16 bytes.
+            let mins = unsafe { _mm_loadu_si128(run.bytes[at + c * 16..at + c * 16 + 16].as_ptr().cast()) };
+            let mins = _mm256_srl_epi16(_mm256_cvtepu8_epi16(mins), _mm_cvtsi32_si128(shift as i32));
+            let x = &x[pair * (UNITS / pairs)];
+            for r in 0..R {
+                let products = _mm256_madd_epi16(mins, _mm256_set1_epi32(x[r].sums[0].integer()));
+                dot[r] = _mm256_add_epi32(dot[r], products);
+            }
+        }
+        for r in 0..R {
+            let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[r]), eight(&run.min, c));
+            let sum = _mm256_fnmadd_ps(dot, _mm256_set1_ps(x[0][r].sums[1].float()), eight(&y[r], c));
+            // SAFETY: 8 floats.
+            unsafe { _mm256_storeu_ps(y[r][c * 8..c * 8 + 8].as_mut_ptr(), sum) };
+        }
+    }
+}
+
 /// Eight of 16 numbers.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn eight(from: &Lanes, c: usize) -> __m256 {
     // SAFETY: 8 floats.
     unsafe { _mm256_loadu_ps(from[c * 8..c * 8 + 8].as_ptr()) }
+}
+
+/// Rounds a row: see [`super::activations`].
+///
+/// # Safety
+/// AVX2 is there.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn round_row(layout: Layout, row: &[f32], place: (usize, usize), units: &mut [Unit]) {
+    round_each(layout, row, place, units, |values, unit| {
+        let mut v = [_mm256_setzero_ps(); 4];
+        let mut most = _mm256_setzero_si256();
+        for i in 0..4 {
+            // SAFETY: 8 floats.
+            v[i] = unsafe { _mm256_loadu_ps(values[i * 8..i * 8 + 8].as_ptr()) };
+            most = _mm256_max_epu32(most, _mm256_and_si256(_mm256_castps_si256(v[i]), _mm256_set1_epi32(MAGNITUDE as i32)));
+        }
+        let most = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256::<1>(most));
+        let most = _mm_max_epu32(most, _mm_shuffle_epi32::<0b01_00_11_10>(most));
+        let most = _mm_max_epu32(most, _mm_shuffle_epi32::<0b10_11_00_01>(most));
+        let (largest, inverse) = scale_of(_mm_cvtsi128_si32(most) as u32);
+        let q = v.map(|v| _mm256_cvtps_epi32(_mm256_mul_ps(v, _mm256_set1_ps(inverse))));
+        // Packing goes by halves of registers: their quarters come out in the order 0 2 4 6 1 3 5 7.
+        let bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        let codes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        // SAFETY: 32 bytes.
+        unsafe { _mm256_storeu_si256(unit.codes.as_mut_ptr().cast(), codes) };
+        let fours = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), codes), _mm256_set1_epi16(1));
+        let pairs = _mm256_add_epi32(fours, _mm256_shuffle_epi32::<0b01_00_11_10>(fours));
+        let sums = _mm256_add_epi32(pairs, _mm256_shuffle_epi32::<0b10_11_00_01>(pairs));
+        (largest, [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)])
+    });
 }
 
 /// A step's codes of 8 outputs.

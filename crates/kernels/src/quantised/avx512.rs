@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::activations::Unit;
+use super::activations::{MAGNITUDE, Unit, round_each, scale_of};
 use super::layout::{self, Layout, OUTPUTS, STEP_BYTES, UNITS, bytes_at, factors_at, min_pair_at, min_pairs};
 use crate::blocks::BlockFormat;
 
@@ -12,11 +12,6 @@ use crate::blocks::BlockFormat;
 /// others. Eight products hide each other's latency of four cycles and share the unpacking of their codes: some three
 /// instructions, which go to other ports than products on Zen 4 but not on Intel.
 pub(super) const ROWS: usize = 8;
-
-/// How far ahead memory is asked for; single rows are as fast as it.
-const AHEAD_BYTES: usize = 1024;
-/// With more rows arithmetic takes longer than memory.
-const AHEAD_ROWS: usize = 4;
 
 /// `panel`: weights; `units`: `[units, rows]`; `out`: `[rows, 16]`.
 ///
@@ -28,62 +23,51 @@ pub(super) unsafe fn tile(layout: Layout, panel: &[u8], units: &[Unit], out: &mu
     // SAFETY: the caller's.
     unsafe {
         match layout.format {
-            Q4_0 => sized::<4, 0, Half>(layout, panel, units, out),
-            Q4_1 => sized::<4, 0, HalfMin>(layout, panel, units, out),
-            Q5_0 => sized::<4, 1, Half>(layout, panel, units, out),
-            Q5_1 => sized::<4, 1, HalfMin>(layout, panel, units, out),
-            Q8_0 => sized::<8, 0, Half>(layout, panel, units, out),
-            Q2K => sized::<2, 0, NibbleMin>(layout, panel, units, out),
-            Q3K => sized::<2, 1, Signed>(layout, panel, units, out),
-            Q4K => sized::<4, 0, ByteMin>(layout, panel, units, out),
-            Q5K => sized::<4, 1, ByteMin>(layout, panel, units, out),
-            Q6K => sized::<4, 2, Signed>(layout, panel, units, out),
+            Q4_0 => sized::<4, 0, Half>(panel, units, out),
+            Q4_1 => sized::<4, 0, HalfMin>(panel, units, out),
+            Q5_0 => sized::<4, 1, Half>(panel, units, out),
+            Q5_1 => sized::<4, 1, HalfMin>(panel, units, out),
+            Q8_0 => sized::<8, 0, Half>(panel, units, out),
+            Q2K => sized::<2, 0, NibbleMin>(panel, units, out),
+            Q3K => sized::<2, 1, Signed>(panel, units, out),
+            Q4K => sized::<4, 0, ByteMin>(panel, units, out),
+            Q5K => sized::<4, 1, ByteMin>(panel, units, out),
+            Q6K => sized::<4, 2, Signed>(panel, units, out),
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn sized<const LOW: usize, const HIGH: usize, S: Scales>(
-    layout: Layout,
-    panel: &[u8],
-    units: &[Unit],
-    out: &mut [[f32; OUTPUTS]],
-) {
+unsafe fn sized<const LOW: usize, const HIGH: usize, S: Scales>(panel: &[u8], units: &[Unit], out: &mut [[f32; OUTPUTS]]) {
     // SAFETY: the caller's.
     unsafe {
         match out.len() {
-            1 => kernel::<LOW, HIGH, S, 1>(layout, panel, units, out),
-            2 => kernel::<LOW, HIGH, S, 2>(layout, panel, units, out),
-            3 => kernel::<LOW, HIGH, S, 3>(layout, panel, units, out),
-            4 => kernel::<LOW, HIGH, S, 4>(layout, panel, units, out),
-            5 => kernel::<LOW, HIGH, S, 5>(layout, panel, units, out),
-            6 => kernel::<LOW, HIGH, S, 6>(layout, panel, units, out),
-            7 => kernel::<LOW, HIGH, S, 7>(layout, panel, units, out),
-            _ => kernel::<LOW, HIGH, S, 8>(layout, panel, units, out),
+            1 => kernel::<LOW, HIGH, S, 1>(panel, units, out),
+            2 => kernel::<LOW, HIGH, S, 2>(panel, units, out),
+            3 => kernel::<LOW, HIGH, S, 3>(panel, units, out),
+            4 => kernel::<LOW, HIGH, S, 4>(panel, units, out),
+            5 => kernel::<LOW, HIGH, S, 5>(panel, units, out),
+            6 => kernel::<LOW, HIGH, S, 6>(panel, units, out),
+            7 => kernel::<LOW, HIGH, S, 7>(panel, units, out),
+            _ => kernel::<LOW, HIGH, S, 8>(panel, units, out),
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn kernel<const LOW: usize, const HIGH: usize, S: Scales, const R: usize>(
-    layout: Layout,
     panel: &[u8],
     units: &[Unit],
     out: &mut [[f32; OUTPUTS]],
 ) {
     let mut y = [_mm512_setzero_ps(); R];
     let mut at = panel.as_ptr();
-    for units in units.chunks(UNITS * R) {
+    for units in units.chunks(S::KIND.units() * R) {
         // SAFETY: `at` points at a run, whose scales come first.
         let (run, factors) = unsafe { (at, S::factors(at)) };
         // SAFETY: the codes follow.
-        at = unsafe { at.add(layout.scales().bytes()) };
+        at = unsafe { at.add(S::KIND.bytes()) };
         for (u, x) in units.as_chunks::<R>().0.iter().enumerate() {
-            if R <= AHEAD_ROWS {
-                for line in 0..LOW + HIGH {
-                    _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD_BYTES + line * STEP_BYTES).cast());
-                }
-            }
             // SAFETY: the run has this unit.
             unsafe {
                 add_unit::<LOW, HIGH, S, R>(at, S::unit(run, factors, u), x, &mut y);
@@ -191,6 +175,29 @@ unsafe fn add_step<const LOW: usize, const HIGH: usize, const STEP: usize, const
         let [a, b, c, d] = [0, 1, 2, 3].map(|i| x[r].codes[STEP * 4 + i] as u8);
         dot[r] = _mm512_dpbusd_epi32(dot[r], w, _mm512_set1_epi32(i32::from_le_bytes([a, b, c, d])));
     }
+}
+
+/// Rounds a row: see [`super::activations`].
+///
+/// # Safety
+/// AVX-512 with VNNI is there.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) unsafe fn round_row(layout: Layout, row: &[f32], place: (usize, usize), units: &mut [Unit]) {
+    round_each(layout, row, place, units, |values, unit| {
+        // SAFETY: twice 16 floats.
+        let values = unsafe { [_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values[16..].as_ptr())] };
+        let magnitude = |v: __m512| _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(MAGNITUDE as i32));
+        let largest = _mm512_max_epu32(magnitude(values[0]), magnitude(values[1]));
+        let (largest, inverse) = scale_of(_mm512_reduce_max_epu32(largest));
+        let codes = |v: __m512| _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v, _mm512_set1_ps(inverse))));
+        let codes = _mm256_set_m128i(codes(values[1]), codes(values[0]));
+        // SAFETY: 32 bytes.
+        unsafe { _mm256_storeu_si256(unit.codes.as_mut_ptr().cast(), codes) };
+        let fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), codes);
+        let pairs = _mm256_add_epi32(fours, _mm256_shuffle_epi32::<0b01_00_11_10>(fours));
+        let sums = _mm256_add_epi32(pairs, _mm256_shuffle_epi32::<0b10_11_00_01>(pairs));
+        (largest, [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)])
+    });
 }
 
 /// The field of `BITS` bits of a step's codes, at bit `up`: see [`super::layout`].

@@ -4,8 +4,8 @@
 //! neighbouring inputs of every output, which is what one dot-product instruction takes. Codes of fewer than 8 bits are cut into
 //! fields; a field of b bits fills b planes of 64 bytes, and step i lies in plane `i % b` at shift `i / b * b`.
 //!
-//! Eight units are a run: first the scales of its units, filled up to a cache line, then their codes. So a panel, and a whole matrix,
-//! is one stream, and codes are aligned.
+//! One, two or eight units are a run: first the scales of its units, which fill whole cache lines, then their codes. So a panel, and a
+//! whole matrix, is one stream of aligned lines, as which the memory is fastest.
 
 use half::f16;
 
@@ -20,7 +20,7 @@ pub(super) const INPUTS: usize = 32;
 pub(super) const STEPS: usize = 8;
 /// Bytes of a step, and of a plane.
 pub(super) const STEP_BYTES: usize = 64;
-/// Units of a run: those of a block of 256 weights.
+/// Units of a block of 256 weights.
 pub(super) const UNITS: usize = 8;
 
 /// How the scales of a run lie. Every entry is 16 times, once per output.
@@ -73,11 +73,20 @@ const fn scales(format: BlockFormat) -> Scales {
 }
 
 impl Scales {
+    /// Units of a run.
+    pub(super) const fn units(self) -> usize {
+        match self {
+            Self::Half => 2,
+            Self::HalfMin => 1,
+            Self::Signed | Self::ByteMin | Self::NibbleMin => UNITS,
+        }
+    }
+
     /// Bytes before the codes of a run.
     pub(super) const fn bytes(self) -> usize {
         let bytes = match self {
-            Self::Half => UNITS * 2 * OUTPUTS,
-            Self::HalfMin => UNITS * 4 * OUTPUTS,
+            Self::Half => self.units() * 2 * OUTPUTS,
+            Self::HalfMin => self.units() * 4 * OUTPUTS,
             Self::Signed => (2 + 2 * UNITS) * OUTPUTS,
             Self::ByteMin | Self::NibbleMin => (4 + 2 * UNITS) * OUTPUTS,
         };
@@ -102,20 +111,21 @@ impl Layout {
         (low + high) * STEP_BYTES
     }
 
-    /// Bytes of a run of eight units; the last one may be shorter.
+    /// Bytes of a run; the last one may be shorter.
     pub(super) const fn run_bytes(self) -> usize {
-        self.scales().bytes() + UNITS * self.unit_bytes()
+        self.scales().bytes() + self.scales().units() * self.unit_bytes()
     }
 
     /// Bytes of a panel: whole cache lines.
     pub(super) const fn panel_bytes(self) -> usize {
-        self.units.div_ceil(UNITS) * self.scales().bytes() + self.units * self.unit_bytes()
+        self.units.div_ceil(self.scales().units()) * self.scales().bytes() + self.units * self.unit_bytes()
     }
 
     /// Where block `block` lies in a panel: where its run begins, and which unit of the run is its first.
     fn place(self, block: usize) -> (usize, usize) {
         let unit = block * self.format.block_size() / INPUTS;
-        (unit / UNITS * self.run_bytes(), unit % UNITS)
+        let units = self.scales().units();
+        (unit / units * self.run_bytes(), unit % units)
     }
 
     /// Puts block `block` of output `output` of a panel in its place.

@@ -22,6 +22,7 @@ use pack::{Rows, pack, quantise};
 
 use crate::blocks::{BlockFormat, Parts};
 use crate::disjoint::Disjoint;
+#[cfg(target_arch = "x86_64")]
 use crate::isa::Level;
 use crate::{Cpu, Isa, Memory, Out, Source};
 
@@ -39,9 +40,12 @@ impl std::fmt::Debug for QuantisedMatrix {
     }
 }
 
-/// Activations that are multiplied with all panels before the next ones: half of a second-level cache of 1 MiB, so that they come
-/// from there. Weights are then read again for every 30 rows or more, which costs a few GB/s.
-const ACTIVATION_BYTES: usize = 512 * 1024;
+/// Activations that are multiplied with all panels before the next ones: they stay in a second-level cache, with panels and results
+/// passing by.
+const ACTIVATION_BYTES: usize = 256 * 1024;
+/// Tiles that are multiplied at a time, if there are as many: weights are read again for the next ones, for 32 rows at some 3 to 5
+/// GB/s per thread.
+const TILES_MIN: usize = 4;
 
 /// Weights below which a second thread does not pay.
 const SERIAL: usize = 64 * 1024;
@@ -199,7 +203,7 @@ impl Product<'_> {
     fn part(&self, panels: Range<usize>, tiles: Range<usize>) {
         let mut sums = vec![[0.0; OUTPUTS]; tile_rows(self.isa)];
         let tile_bytes = size_of::<Unit>() * self.weight.layout.units * sums.len();
-        let step = (ACTIVATION_BYTES / tile_bytes.max(1)).max(1);
+        let step = (ACTIVATION_BYTES / tile_bytes.max(1)).max(TILES_MIN);
         for first in tiles.clone().step_by(step) {
             for panel in panels.clone() {
                 let weights = self.weight.panel(panel);
@@ -217,16 +221,20 @@ impl Product<'_> {
     fn finish(&self, panel: usize, rows: Range<usize>, sums: &[[f32; OUTPUTS]]) {
         let outputs = self.weight.outputs;
         let columns = panel * OUTPUTS..(panel * OUTPUTS + OUTPUTS).min(outputs);
+        let mut bias = [0.0; OUTPUTS];
+        if let Some(all) = self.bias {
+            bias[..columns.len()].copy_from_slice(&all[columns.clone()]);
+        }
         for (row, sums) in rows.zip(sums) {
             // SAFETY: tiles do not overlap, and each is computed by one part only.
             let y = unsafe { self.y.part(row * outputs + columns.start..row * outputs + columns.end) };
+            let sums: [f32; OUTPUTS] = std::array::from_fn(|o| sums[o] + bias[o]);
             if self.add {
-                y.iter_mut().zip(sums).for_each(|(y, v)| *y += v);
+                y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
+            } else if let Some(y) = y.first_chunk_mut() {
+                *y = sums;
             } else {
-                y.iter_mut().zip(sums).for_each(|(y, v)| *y = *v);
-            }
-            if let Some(bias) = self.bias {
-                y.iter_mut().zip(&bias[columns.clone()]).for_each(|(y, b)| *y += b);
+                y.copy_from_slice(&sums[..y.len()]);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! compiler can use whatever vectors there are.
 
 use super::activations::Unit;
-use super::layout::{Layout, OUTPUTS, STEP_BYTES, STEPS, Scales, UNITS, code_bits};
+use super::layout::{Layout, OUTPUTS, STEP_BYTES, STEPS, Scales, code_bits};
 use super::scales::{Lanes, RunScales, UnitScales};
 
 /// Rows of a tile: what unpacking codes is worth.
@@ -12,7 +12,7 @@ pub(super) const ROWS: usize = 8;
 pub(super) fn tile(layout: Layout, panel: &[u8], units: &[Unit], out: &mut [Lanes]) {
     let rows = out.len();
     out.fill([0.0; OUTPUTS]);
-    for (run, units) in panel.chunks(layout.run_bytes()).zip(units.chunks(UNITS * rows)) {
+    for (run, units) in panel.chunks(layout.run_bytes()).zip(units.chunks(layout.scales().units() * rows)) {
         let (run_scales, codes) = run.split_at(layout.scales().bytes());
         let run_scales = RunScales::new(layout, run_scales);
         for ((u, codes), x) in codes.chunks_exact(layout.unit_bytes()).enumerate().zip(units.chunks_exact(rows)) {

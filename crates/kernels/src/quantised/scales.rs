@@ -18,11 +18,13 @@ pub(super) struct UnitScales {
 
 /// The scales of a run.
 pub(super) struct RunScales<'a> {
-    kind: Scales,
-    bytes: &'a [u8],
+    pub kind: Scales,
+    /// As they lie.
+    pub bytes: &'a [u8],
     /// What all units share, where they share something.
     scale: Lanes,
-    min: Lanes,
+    /// The same of minima.
+    pub min: Lanes,
 }
 
 impl<'a> RunScales<'a> {
@@ -53,10 +55,11 @@ impl<'a> RunScales<'a> {
                 }
             }
             Scales::NibbleMin => {
-                let pairs = &self.bytes[at..at + 2 * OUTPUTS];
-                for (o, pair) in pairs.as_chunks::<2>().0.iter().enumerate() {
-                    out.scales[0][o] = self.scale[o] * f32::from(pair[0] & 15);
-                    out.scales[1][o] = self.scale[o] * f32::from(pair[1] & 15);
+                let pairs = self.bytes[at..at + 2 * OUTPUTS].as_chunks::<2>().0;
+                for h in 0..2 {
+                    for ((out, scale), pair) in out.scales[h].iter_mut().zip(&self.scale).zip(pairs) {
+                        *out = scale * f32::from((u16::from_le_bytes(*pair) >> (8 * h) & 15) as u8);
+                    }
                 }
             }
         }
