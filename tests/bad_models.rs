@@ -16,10 +16,7 @@ fn hub() -> Hub {
 /// A copy of a small fixture that a case may spoil.
 fn copy() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(fixtures::model("qwen2_vl").unwrap()).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
-    }
+    fixtures::copy("qwen2_vl", folder.path()).unwrap();
     folder
 }
 

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 fn mistralrs(arguments: &[&str]) -> Output {
@@ -57,10 +56,7 @@ fn several_pictures_and_a_quantised_model() {
 /// A checkpoint of a fixture in which a file has other content.
 fn spoiled(file: &str, content: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(fixtures::model("qwen2_vl").unwrap()).unwrap() {
-        let path: PathBuf = entry.unwrap().path();
-        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
-    }
+    fixtures::copy("qwen2_vl", folder.path()).unwrap();
     std::fs::write(folder.path().join(file), content).unwrap();
     let name = folder.path().display().to_string();
     (folder, name)

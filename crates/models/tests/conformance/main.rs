@@ -161,6 +161,7 @@ fn golden(case: &Case, subject: &Subject, prompt: &Prompt) -> Stage {
 
 fn tail(what: &str, case: &Case, logits: &[Vec<f32>], bound: f32) -> Stage {
     let expected = &case.arrays["logits.prompt_tail"];
+    assert!(case.expected.logits_prompt_tail_start <= logits.len().saturating_sub(16), "{}: a short tail", case.name);
     let found = logits[case.expected.logits_prompt_tail_start..].concat();
     close(what, &found, expected, bound, bound)
 }
@@ -171,7 +172,12 @@ fn answer(case: &Case, subject: &Subject, prompt: &Prompt, ends: &[u32]) -> Stag
     let bound = t.logits_max_abs_under_input_noise.unwrap_or(t.logits_max_abs_from_golden_inputs);
     tail("logits", case, &prompt_logits(model, prompt, usize::MAX), bound)?;
     let count = case.request["max_tokens"].as_u64().unwrap() as usize;
-    same("greedy ids", &greedy(model, prompt, count, ends), &case.expected.greedy_token_ids)
+    let (tokens, logits) = greedy(model, prompt, count, ends);
+    same("greedy ids", &tokens, &case.expected.greedy_token_ids)?;
+    let (ids, values) = (&case.arrays["logits.steps.ids"], &case.arrays["logits.steps.values"]);
+    let largest = ids.len() / logits.len();
+    let found: Vec<f32> = ids.iter().enumerate().map(|(i, id)| logits[i / largest][*id as usize]).collect();
+    close("logits of the answer", &found, values, bound, bound)
 }
 
 /// Whole prompt = in chunks = token by token.
@@ -215,9 +221,7 @@ fn strangers(subject: &Subject, prompts: &[(&Case, Prompt)]) -> Stage {
 fn shards_load_like_one_file() {
     let whole = fixtures::model("qwen2_vl").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(&whole).unwrap().map(|entry| entry.unwrap().path()) {
-        std::fs::copy(&entry, folder.path().join(entry.file_name().unwrap())).unwrap();
-    }
+    fixtures::copy("qwen2_vl", folder.path()).unwrap();
     std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     let bytes = std::fs::read(whole.join("model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();

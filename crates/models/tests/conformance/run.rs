@@ -96,20 +96,22 @@ pub fn prompt_logits(model: &dyn Model, prompt: &Prompt, chunk: usize) -> Vec<Ve
     logits
 }
 
-/// Greedy tokens until `count` or an end token, which is the last entry then.
-pub fn greedy(model: &dyn Model, prompt: &Prompt, count: usize, ends: &[u32]) -> Vec<u32> {
+/// Greedy tokens until `count` or an end token, which is the last entry then, and the logits of each.
+pub fn greedy(model: &dyn Model, prompt: &Prompt, count: usize, ends: &[u32]) -> (Vec<u32>, Vec<Vec<f32>>) {
     let mut room = Room::new(model);
     let mut sequence = Sequence::new(model, prompt);
-    let mut answer = Vec::new();
-    let mut logits = room.step(model, &mut [(&mut sequence, prompt.tokens.len())]).remove(0);
+    let (mut answer, mut logits) = (Vec::new(), Vec::new());
+    let mut new = prompt.tokens.len();
     loop {
-        let token = argmax(logits.last().unwrap());
+        let last = room.step(model, &mut [(&mut sequence, new)]).remove(0).pop().unwrap();
+        let token = argmax(&last);
         answer.push(token);
+        logits.push(last);
         if answer.len() == count || ends.contains(&token) {
-            return answer;
+            return (answer, logits);
         }
         sequence.push(token);
-        logits = room.step(model, &mut [(&mut sequence, 1)]).remove(0);
+        new = 1;
     }
 }
 
