@@ -122,7 +122,7 @@ pub struct ServeOptions {
 pub struct BenchOptions {
     #[command(flatten)]
     pub model: ModelOptions,
-    /// Prompts of about so many tokens; none with an empty value
+    /// Prompts of about so many tokens; 0 for none
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "64,512")]
     pub prompt_len: Vec<usize>,
     /// Tokens of an answer

@@ -1,7 +1,7 @@
 //! `mistralrs bench`: how fast a model is on this machine, as a table or as JSON.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use mistralrs::{ChatRequest, FileAccess, MediaKind, MediaSource, Model, Part, Piece, Summary};
@@ -21,8 +21,8 @@ struct Bench {
     model: Model,
     options: BenchOptions,
     figures: Vec<Figure>,
-    /// Makes every question and picture different from all others, so that nothing is remembered.
-    asked: u64,
+    /// Makes every question and picture different from all others, so that nothing is remembered; the same in every run.
+    random: fastrand::Rng,
 }
 
 pub async fn bench(mut options: BenchOptions) -> Result<()> {
@@ -30,7 +30,7 @@ pub async fn bench(mut options: BenchOptions) -> Result<()> {
     options.prompt_len.retain(|length| *length > 0);
     let began = Instant::now();
     let model = load(options.model.clone(), FileAccess::None).await?;
-    let mut bench = Bench { model, options, figures: Vec::new(), asked: 0 };
+    let mut bench = Bench { model, options, figures: Vec::new(), random: fastrand::Rng::with_seed(1) };
     bench.note("load", began.elapsed().as_secs_f64(), "s");
     for length in bench.options.prompt_len.clone() {
         bench.prompt(length).await?;
@@ -96,8 +96,7 @@ impl Bench {
         for _ in 0..self.options.iterations {
             let pictures: Vec<Part> = (0..self.options.images).map(|_| self.noise(width, height)).collect();
             for again in [false, true] {
-                let mut request = ChatRequest::user([pictures.clone(), vec![Part::Text(self.words(8))]].concat());
-                (request.tokens_max, request.ignore_eos) = (Some(1), true);
+                let request = question([pictures.clone(), vec![Part::Text(self.words(8))]].concat(), 1);
                 let Summary { usage, prepared, .. } = ask(&self.model, &request).await?;
                 let first = prepared + usage.timings.first_token;
                 let times = [prepared, usage.timings.encode, usage.timings.prefill, first].map(|time| time.as_secs_f64());
@@ -134,29 +133,18 @@ impl Bench {
         Ok(())
     }
 
-    fn random(&mut self) -> u64 {
-        // SplitMix64 (Steele et al. 2014): the same questions in every run.
-        self.asked = self.asked.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.asked;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
     fn words(&mut self, count: usize) -> String {
         const WORDS: [&str; 16] = [
             "the", "of", "and", "world", "people", "water", "time", "what", "house", "year", "good", "new", "great", "old",
             "place", "work",
         ];
-        let words: Vec<&str> = (0..count).map(|_| WORDS[self.random() as usize % WORDS.len()]).collect();
+        let words: Vec<&str> = (0..count).map(|_| WORDS[self.random.usize(..WORDS.len())]).collect();
         words.join(" ")
     }
 
     /// A question of about so many tokens.
     fn text(&mut self, tokens: usize, answer: usize) -> ChatRequest {
-        let mut request = ChatRequest::user(vec![Part::Text(self.words(tokens.saturating_sub(24).max(4)))]);
-        (request.tokens_max, request.ignore_eos) = (Some(answer), true);
-        request
+        question(vec![Part::Text(self.words(tokens.saturating_sub(24).max(4)))], answer)
     }
 
     /// A picture of coarse noise, as BMP.
@@ -165,7 +153,7 @@ impl Bench {
         let mut bytes = b"BM".to_vec();
         let numbers = [54 + line * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0];
         bytes.extend(numbers.iter().flat_map(|n| (*n as u32).to_le_bytes()));
-        let seed = self.random();
+        let seed = self.random.u64(..);
         let level = |x: usize, y: usize| (seed >> ((x / 16 * 7 + y / 16 * 13) % 57)) as u8;
         bytes.extend((0..height).flat_map(|y| (0..line).map(move |x| level(x, y))));
         Part::Media(MediaKind::Image, MediaSource::Bytes(bytes))
@@ -189,6 +177,13 @@ impl Bench {
     }
 }
 
+/// A question whose answer has exactly so many tokens.
+fn question(parts: Vec<Part>, tokens: usize) -> ChatRequest {
+    let mut request = ChatRequest::user(parts);
+    (request.tokens_max, request.ignore_eos) = (Some(tokens), true);
+    request
+}
+
 /// Reads an answer to its end.
 async fn ask(model: &Model, request: &ChatRequest) -> Result<Summary> {
     let mut stream = model.stream(request).await?;
@@ -201,7 +196,7 @@ async fn ask(model: &Model, request: &ChatRequest) -> Result<Summary> {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(Duration::ZERO.as_secs_f64())
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// The most that this process has held at once, where the system tells.

@@ -11,7 +11,7 @@ use kernels::norm::{Norm, Residual, add_norm, norm, norm_heads};
 use kernels::reduce::{Candidate, argmax, dot, sum, top_k};
 use kernels::rope::{Pairing, Rotation, rope};
 use kernels::softmax::{log_sum_exp, softmax};
-use kernels::{Cpu, HeadLayout, Isa, Pool, convert, elementwise, pixels};
+use kernels::{Cpu, HeadLayout, Isa, Pool, convert, elementwise};
 
 struct Bench {
     cpus: [Cpu; 2],
@@ -162,8 +162,6 @@ impl Bench {
         let (x, w, mut y) = (numbers(56 * 56 * 192), numbers(9 * 192), numbers(56 * 56 * 192));
         let filter = Depthwise { weight: &w, bias: None, channels: 192 };
         self.line("depthwise 56x56x192 by 3x3", 8 * x.len(), |cpu| depthwise(cpu, windows, filter, &x, &mut y));
-        let (rgb, mut planes, table) = (vec![7; 768 * 1024 * 3], vec![0.0; 768 * 1024 * 3], [[0.5; 256]; 3]);
-        self.line("planes 768x1024", 5 * rgb.len(), |cpu| pixels::planes(cpu, &table, &rgb, 1024, &mut planes));
     }
 }
 

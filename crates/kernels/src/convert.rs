@@ -1,6 +1,7 @@
 //! f32 to and from the two formats of 16 bits. To the nearest, ties to even, with denormals and infinities; NaN stays NaN.
 //! Integer arithmetic without branches: it becomes vectors everywhere, while the conversions of f16 that machines have would
-//! need intrinsics for each.
+//! need intrinsics for each. Loops that convert on the way take the functions of one number: the library's are calls that
+//! they could not become vectors around.
 
 use half::{bf16, f16};
 
@@ -68,7 +69,7 @@ fn from_f16_body<M: MulAdd>(x: &[f16], y: &mut [f32]) {
 }
 
 #[inline(always)]
-fn to_bf16(x: f32) -> bf16 {
+pub(crate) fn to_bf16(x: f32) -> bf16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
     let quiet = bits >> 16 | 0x40;
@@ -76,8 +77,20 @@ fn to_bf16(x: f32) -> bf16 {
 }
 
 #[inline(always)]
-fn from_bf16(x: bf16) -> f32 {
+pub(crate) fn from_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+/// The bits of two bf16, the first one's below: what products of bf16 read.
+#[inline(always)]
+pub(crate) fn to_bf16_pair([first, second]: [f32; 2]) -> u32 {
+    u32::from(to_bf16(first).to_bits()) | u32::from(to_bf16(second).to_bits()) << 16
+}
+
+/// The numbers of what [`to_bf16_pair`] has made.
+#[inline(always)]
+pub(crate) fn from_bf16_pair(bits: u32) -> [f32; 2] {
+    [f32::from_bits(bits << 16), f32::from_bits(bits & 0xffff_0000)]
 }
 
 /// What is added to an exponent of f16 to get that of f32, in its place.
@@ -86,7 +99,7 @@ const REBIAS: u32 = (127 - 15) << 23;
 const F16_NORMAL: f32 = 6.103_515_6e-5;
 
 #[inline(always)]
-fn to_f16(x: f32) -> f16 {
+pub(crate) fn to_f16(x: f32) -> f16 {
     /// Its last place is that of f16's denormals: a sum is rounded to them.
     const HALF: f32 = 0.5;
     const INFINITY: u32 = 0x7c00;
@@ -100,7 +113,6 @@ fn to_f16(x: f32) -> f16 {
     f16::from_bits((sign | if x.is_nan() { quiet } else { number }) as u16)
 }
 
-/// For loops that convert on the way; the library's conversion is a call that they could not become vectors around.
 #[inline(always)]
 pub(crate) fn from_f16(x: f16) -> f32 {
     const EXPONENT: u32 = 0x7c00;
@@ -138,11 +150,16 @@ mod tests {
 
     #[test]
     fn numbers_are_rounded_as_by_half() {
-        // Every 4999th number, and those around the ties.
+        // Every 4999th number, any, those around the ties, and where the formats begin and end.
         let spread = (0..=u32::MAX).step_by(4999);
-        let ties = (0..=u32::from(u16::MAX))
-            .flat_map(|high| [0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001].map(|low| high << 16 | low));
-        let x: Vec<f32> = spread.chain(ties).map(f32::from_bits).collect();
+        let mut random = fastrand::Rng::with_seed(1);
+        let any = (0..200_000).map(|_| random.u32(..));
+        let ties = (0..=u16::MAX)
+            .flat_map(|bits| [u32::from(bits) << 16 | 0x8000, from_f16(f16::from_bits(bits)).to_bits() + 0x1000])
+            .chain((0..=u32::from(u16::MAX)).map(|high| high << 16 | 0x1000))
+            .flat_map(|tie| [tie - 1, tie, tie + 1]);
+        let edges = [65519.99f32, 65520.0, 6.1035e-5, 5.96e-8, 2.98e-8, 2.99e-8, f32::MAX, f32::INFINITY, 1e-45];
+        let x: Vec<f32> = spread.chain(any).chain(ties).chain(edges.map(f32::to_bits)).map(f32::from_bits).collect();
         for cpu in Cpu::each() {
             let mut y = vec![f16::ZERO; x.len()];
             f32_to_f16(&cpu, &x, &mut y);
@@ -164,6 +181,20 @@ mod tests {
                     x.to_bits()
                 );
             }
+        }
+    }
+
+    #[test]
+    fn every_short_number_comes_back() {
+        for bits in 0..=u16::MAX {
+            let (brain, short) = (bf16::from_bits(bits), f16::from_bits(bits));
+            let back = to_bf16(from_bf16(brain));
+            assert!(back.to_bits() == bits || brain.is_nan() && back.is_nan(), "bf16 {bits:x}");
+            let back = to_f16(from_f16(short));
+            assert!(back.to_bits() == bits || short.is_nan() && back.is_nan(), "f16 {bits:x}");
+            let pair = to_bf16_pair([from_bf16(brain), 1.0]);
+            assert_eq!(pair, u32::from(to_bf16(from_bf16(brain)).to_bits()) | 0x3f80 << 16);
+            assert_eq!(from_bf16_pair(pair).map(f32::to_bits), [pair << 16, 1.0f32.to_bits()]);
         }
     }
 

@@ -77,6 +77,14 @@ pub struct Fused;
 /// Rounded twice.
 pub struct Separate;
 
+/// As all machines do that this is compiled for.
+#[cfg(any(target_arch = "aarch64", target_feature = "fma"))]
+pub type Compiled = Fused;
+
+/// As all machines do that this is compiled for.
+#[cfg(not(any(target_arch = "aarch64", target_feature = "fma")))]
+pub type Compiled = Separate;
+
 impl MulAdd for Fused {
     #[inline(always)]
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
@@ -115,7 +123,7 @@ macro_rules! for_each_isa {
                 }
                 // SAFETY: an `Isa` exists only where the machine has it.
                 match isa.level() {
-                    $crate::isa::Level::Scalar => $body::<$crate::isa::Separate>($($arg),*),
+                    $crate::isa::Level::Scalar => $body::<$crate::isa::Compiled>($($arg),*),
                     $crate::isa::Level::Avx2 => unsafe { avx2($($arg),*) },
                     $crate::isa::Level::Avx512 | $crate::isa::Level::Avx512Bf16 => unsafe { avx512($($arg),*) },
                 }
@@ -123,7 +131,7 @@ macro_rules! for_each_isa {
             #[cfg(not(target_arch = "x86_64"))]
             {
                 let _ = isa;
-                $body::<$crate::isa::Separate>($($arg),*)
+                $body::<$crate::isa::Compiled>($($arg),*)
             }
         }
     };

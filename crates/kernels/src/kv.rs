@@ -20,6 +20,7 @@ use half::{bf16, f16};
 
 use crate::Cpu;
 use crate::attention::HeadRows;
+use crate::convert;
 use crate::disjoint::Disjoint;
 use crate::isa::{MulAdd, for_each_isa};
 
@@ -416,14 +417,10 @@ impl Number for f32 {
 }
 
 impl Number for bf16 {
-    /// As [`bf16::from_f32`], in a way that compilers make vectors of.
     #[inline(always)]
     fn encode(row: &[f32], encoded: &mut [Self]) {
         for (place, x) in encoded.iter_mut().zip(row) {
-            let bits = x.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-            let bits = if bits & 0x7fff_ffff > 0x7f80_0000 { bits | 0x40_0000 } else { rounded };
-            *place = Self::from_bits((bits >> 16) as u16);
+            *place = convert::to_bf16(*x);
         }
     }
 }

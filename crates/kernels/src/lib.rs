@@ -31,7 +31,6 @@ mod lanes;
 mod math;
 mod memory;
 pub mod norm;
-pub mod pixels;
 mod pool;
 mod product;
 mod quantised;

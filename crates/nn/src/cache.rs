@@ -1,7 +1,7 @@
 //! Keys and values of tokens that were computed before, in blocks that sequences own.
 
 use candle_core::{DType, Device, Tensor};
-use kernels::{KvCache, KvFormat, KvShape, KvSpan, Past};
+use kernels::{KvCache, KvShape, KvSpan, Past};
 
 use crate::attention::attention_elsewhere;
 use crate::decoder::Step;
@@ -31,7 +31,7 @@ pub struct CacheSpec {
 impl CacheSpec {
     /// Bytes that a block of so many tokens takes in all layers, in a cache of `dtype`.
     pub fn bytes_per_block(&self, block_size: usize, dtype: DType) -> usize {
-        self.layers.iter().map(|layer| layer.shape(block_size).block_bytes(kv_format(dtype))).sum()
+        self.layers.iter().map(|layer| layer.shape(block_size).block_bytes(host::kv_format(dtype))).sum()
     }
 }
 
@@ -40,15 +40,6 @@ impl LayerCache {
         match *self {
             Self::Kv { kv_heads, head_dim, .. } => KvShape { kv_heads, head_dim, block_size },
         }
-    }
-}
-
-/// The kernels' name of a number format.
-pub(crate) fn kv_format(dtype: DType) -> KvFormat {
-    match dtype {
-        DType::BF16 => KvFormat::Bf16,
-        DType::F16 => KvFormat::F16,
-        _ => KvFormat::F32,
     }
 }
 
@@ -77,7 +68,7 @@ impl Cache {
         let layer = |layer: &LayerCache| {
             let shape = layer.shape(block_size);
             if device.is_cpu() {
-                return Ok(Layer::Here(KvCache::new(shape, blocks, kv_format(dtype))));
+                return Ok(Layer::Here(KvCache::new(shape, blocks, host::kv_format(dtype))));
             }
             let zeros = || Tensor::zeros((blocks * block_size, shape.kv_heads, shape.head_dim), dtype, device);
             Ok::<_, NnError>(Layer::Elsewhere(zeros()?, zeros()?))

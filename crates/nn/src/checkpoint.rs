@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
-use kernels::{DenseFormat, Source};
+use kernels::Source;
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use crate::{Files, NnError};
+use crate::{Files, NnError, host};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -135,8 +135,8 @@ impl Checkpoint {
     /// # Errors
     /// [`NnError::Missing`], [`NnError::Shape`], or a number format that is not a float.
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, NnError> {
-        let (bytes, dtype) = self.take(name, shape)?;
-        Ok(Tensor::from_raw_buffer(bytes, dtype, shape, device)?)
+        let (entry, dtype) = self.take(name, shape)?;
+        Ok(Tensor::from_raw_buffer(self.bytes_of(entry), dtype, shape, device)?)
     }
 
     /// Hands out a tensor's numbers where they lie in the mapped file.
@@ -144,11 +144,18 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::tensor`].
     pub fn numbers<R>(&self, name: &str, shape: &[usize], work: impl FnOnce(Source<'_>) -> R) -> Result<R, NnError> {
-        let (bytes, dtype) = self.take(name, shape)?;
-        let result = as_numbers(bytes, dtype, work);
-        let entry = self.entry(name)?;
+        let (entry, dtype) = self.take(name, shape)?;
+        let result = Source::with_bytes(self.bytes_of(entry), host::dense_format(dtype), work);
         self.shards[entry.shard].bytes.forget(&entry.at);
         Ok(result)
+    }
+
+    /// Marks a tensor as taken whose rows are asked for later.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`].
+    pub fn claim(&self, name: &str, shape: &[usize]) -> Result<(), NnError> {
+        self.take(name, shape).map(drop)
     }
 
     /// Some rows of a table [.., width] as f32, [rows, width], read from the mapped file.
@@ -159,15 +166,11 @@ impl Checkpoint {
         let entry = self.entry(name)?;
         let (bytes, dtype) = (self.bytes_of(entry), dtype(entry.dtype).unwrap_or(DType::F32));
         let length = width * dtype.size_in_bytes();
-        let mut numbers = Vec::with_capacity(rows.len() * width);
-        for &row in rows {
+        let mut numbers = vec![0.0; rows.len() * width];
+        for (into, &row) in numbers.chunks_exact_mut(width).zip(rows) {
             let row =
                 bytes.get(row as usize * length..(row as usize + 1) * length).ok_or(NnError::Input("a row of the table"))?;
-            as_numbers(row, dtype, |row| match row {
-                Source::F32(row) => numbers.extend(row),
-                Source::Bf16(row) => numbers.extend(row.iter().map(|x| x.to_f32())),
-                Source::F16(row) => numbers.extend(row.iter().map(|x| x.to_f32())),
-            });
+            Source::with_bytes(row, host::dense_format(dtype), |row| row.widen(0..width, into));
         }
         Ok(Tensor::from_vec(numbers, (rows.len(), width), &Device::Cpu)?)
     }
@@ -181,8 +184,8 @@ impl Checkpoint {
         &self.shards[entry.shard].bytes.as_ref()[entry.at.clone()]
     }
 
-    /// Marks a tensor as taken; its bytes, if it has this shape and holds floats.
-    fn take(&self, name: &str, shape: &[usize]) -> Result<(&[u8], DType), NnError> {
+    /// Marks a tensor as taken, and returns it if it has this shape and holds floats.
+    fn take(&self, name: &str, shape: &[usize]) -> Result<(&Entry, DType), NnError> {
         let entry = self.entry(name)?;
         entry.taken.store(true, Ordering::Relaxed);
         let file = || self.shards[entry.shard].file.clone();
@@ -196,7 +199,7 @@ impl Checkpoint {
                 format!("tensor {name:?} has the number format {found:?}, which is not supported (F32, F16 and BF16 are)");
             NnError::File { file: file(), reason }
         };
-        Ok((self.bytes_of(entry), dtype(entry.dtype).ok_or_else(unknown)?))
+        Ok((entry, dtype(entry.dtype).ok_or_else(unknown)?))
     }
 
     /// Marks every tensor whose name begins with `prefix` as known and not needed.
@@ -220,16 +223,6 @@ fn dtype(dtype: Dtype) -> Option<DType> {
         Dtype::BF16 => Some(DType::BF16),
         _ => None,
     }
-}
-
-/// Bytes of a file as numbers.
-fn as_numbers<R>(bytes: &[u8], dtype: DType, work: impl FnOnce(Source<'_>) -> R) -> R {
-    let format = match dtype {
-        DType::BF16 => DenseFormat::Bf16,
-        DType::F16 => DenseFormat::F16,
-        _ => DenseFormat::F32,
-    };
-    Source::with_bytes(bytes, format, work)
 }
 
 /// Shards lie beside their index and nowhere else.

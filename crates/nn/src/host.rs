@@ -2,14 +2,32 @@
 
 use std::cell::Cell;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result as CandleResult, Shape, Storage, Tensor};
-use kernels::Cpu;
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result as CandleResult, Shape, Storage, Tensor};
+use kernels::{Cpu, DenseFormat, KvFormat};
 
 use crate::NnError;
 
 /// What operations run on.
 pub fn cpu() -> &'static Cpu {
     Cpu::host()
+}
+
+/// The kernels' name of a number format of weights.
+pub fn dense_format(dtype: DType) -> DenseFormat {
+    match dtype {
+        DType::BF16 => DenseFormat::Bf16,
+        DType::F16 => DenseFormat::F16,
+        _ => DenseFormat::F32,
+    }
+}
+
+/// The kernels' name of a number format of keys and values.
+pub fn kv_format(dtype: DType) -> KvFormat {
+    match dtype {
+        DType::BF16 => KvFormat::Bf16,
+        DType::F16 => KvFormat::F16,
+        _ => KvFormat::F32,
+    }
 }
 
 /// Whether a tensor's operations are those of `kernels`: it lies in main memory.

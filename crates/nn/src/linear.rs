@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use candle_core::quantized::{QMatMul, QTensor};
-use candle_core::{D, DType, Module, Tensor};
-use kernels::{DenseFormat, DenseMatrix, Out, QuantisedMatrix, Source};
+use candle_core::{DType, Module, Tensor};
+use kernels::{DenseMatrix, Out, QuantisedMatrix, Source};
 
 use crate::{Checkpoint, NnError, Quant, host};
 
@@ -109,14 +109,7 @@ impl Packed {
     /// Zeros, to be filled by [`Packed::fill`].
     pub fn new((outputs, inputs): (usize, usize), format: Format) -> Self {
         match format {
-            Format::Dense(dtype) => {
-                let keep = match dtype {
-                    DType::BF16 => DenseFormat::Bf16,
-                    DType::F16 => DenseFormat::F16,
-                    _ => DenseFormat::F32,
-                };
-                Self::Dense(DenseMatrix::new((outputs, inputs), keep))
-            }
+            Format::Dense(dtype) => Self::Dense(DenseMatrix::new((outputs, inputs), host::dense_format(dtype))),
             Format::Blocks(quant) => Self::Blocks(QuantisedMatrix::new(quant.block_format(), outputs, inputs)),
         }
     }
@@ -206,18 +199,6 @@ impl Embedding {
                 let ids = Tensor::new(tokens, table.device())?;
                 Ok(table.index_select(&ids, 0)?.to_dtype(DType::F32)?)
             }
-        }
-    }
-
-    /// Elements of a row.
-    ///
-    /// # Errors
-    /// The table has no rows.
-    pub fn width(&self) -> Result<usize, NnError> {
-        match self {
-            Self::Head(packed) => Ok(packed.inputs()),
-            Self::File { shape, .. } => Ok(shape.1),
-            Self::Table(table) => Ok(table.dim(D::Minus1)?),
         }
     }
 }

@@ -5,7 +5,6 @@ use candle_core::{DType, Device, Tensor};
 
 use kernels::{KvFormat, Source};
 
-use crate::cache::kv_format;
 use crate::linear::{Embedding, Format, Linear, Packed};
 use crate::norm::{Norm, NormConfig};
 use crate::{Checkpoint, NnError, Quant, host};
@@ -228,13 +227,13 @@ impl Weights {
             return Ok(Embedding::Table(self.raw(&name, &[vocab, width])?));
         }
         let full = self.full(&name);
-        self.checkpoint.numbers(&full, &[vocab, width], |_| ())?;
+        self.checkpoint.claim(&full, &[vocab, width])?;
         Ok(Embedding::File { checkpoint: self.checkpoint.clone(), name: full, shape: (vocab, width) })
     }
 
     /// How precise attention in a tower is.
     pub fn attention_format(&self) -> KvFormat {
-        kv_format(self.dtype)
+        host::kv_format(self.dtype)
     }
 
     fn format(&self, inputs: usize) -> Format {

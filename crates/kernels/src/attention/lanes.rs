@@ -1,5 +1,10 @@
 //! Sixteen numbers side by side: what an instruction set has to offer for attention to be written once.
 
+use half::f16;
+
+use crate::convert::{from_bf16_pair, from_f16};
+use crate::isa::{Compiled, MulAdd};
+
 /// Sixteen f32.
 ///
 /// # Safety
@@ -113,9 +118,6 @@ impl Portable {
     }
 }
 
-/// Whether `f32::mul_add` is an instruction, and not a call into the C library.
-const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-
 // SAFETY: needs nothing of the machine.
 unsafe impl Lanes for Portable {
     const WIDE: bool = false; // one vector: 24 of the 32 registers of NEON
@@ -148,13 +150,12 @@ unsafe impl Lanes for Portable {
     unsafe fn load_bf16(from: *const u32, half: usize) -> Self {
         // SAFETY: as promised.
         let pairs = unsafe { from.cast::<[u32; 16]>().read() };
-        Self(pairs.map(|pair| f32::from_bits(if half == 0 { pair << 16 } else { pair & 0xffff_0000 })))
+        Self(pairs.map(|pair| from_bf16_pair(pair)[half]))
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: as promised.
-        let bits = unsafe { from.cast::<[u16; 16]>().read() };
-        Self(bits.map(|bits| half::f16::from_bits(bits).to_f32()))
+        Self(unsafe { from.cast::<[f16; 16]>().read() }.map(from_f16))
     }
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self {
@@ -180,8 +181,7 @@ unsafe impl Lanes for Portable {
     #[inline(always)]
     fn mul_add(self, factor: Self, mut sum: Self) -> Self {
         for i in 0..16 {
-            let (x, y) = (self.0[i], factor.0[i]);
-            sum.0[i] = if FUSED { x.mul_add(y, sum.0[i]) } else { x * y + sum.0[i] };
+            sum.0[i] = Compiled::mul_add(self.0[i], factor.0[i], sum.0[i]);
         }
         sum
     }

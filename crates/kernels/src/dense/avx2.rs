@@ -3,6 +3,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use half::f16;
+
 use super::rows::Word;
 use super::tile::{Block, Kernel, Product, multiply, shapes};
 use super::{DenseFormat, Method, PANEL};
@@ -86,7 +88,7 @@ macro_rules! kernel {
 
 kernel!(F32, [[f32; PANEL]; 2], |pair, half, side| _mm256_loadu_ps(pair[half].as_ptr().add(8 * side)));
 
-kernel!(F16, [[u16; PANEL]; 2], |pair, half, side| _mm256_cvtph_ps(_mm_loadu_si128(pair[half].as_ptr().add(8 * side).cast())));
+kernel!(F16, [[f16; PANEL]; 2], |pair, half, side| _mm256_cvtph_ps(_mm_loadu_si128(pair[half].as_ptr().add(8 * side).cast())));
 
 // The even inputs' weights are the lower halves.
 kernel!(Bf16, [u32; PANEL], |pair, half, side| {

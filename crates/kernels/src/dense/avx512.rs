@@ -3,6 +3,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use half::f16;
+
 use super::rows::Word;
 use super::tile::{Block, Kernel, Product, multiply, shapes};
 use super::{DenseFormat, Method, PANEL};
@@ -101,7 +103,7 @@ kernel!(
 kernel!(
     F16,
     "avx512f,avx512bw,avx512dq,avx512vl",
-    [[u16; PANEL]; 2],
+    [[f16; PANEL]; 2],
     |pair, half| _mm512_castps_si512(_mm512_cvtph_ps(_mm256_loadu_si256(pair[half].as_ptr().cast()))),
     |w, x, sums| _mm512_fmadd_ps(_mm512_castsi512_ps(w), _mm512_castsi512_ps(x), sums)
 );

@@ -9,7 +9,6 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod narrow;
 mod pack;
 mod rows;
 mod scalar;
@@ -18,6 +17,8 @@ mod tests;
 mod tile;
 
 use std::ops::Range;
+
+use half::f16;
 
 use crate::disjoint::Disjoint;
 use crate::{Cpu, Isa, Memory, Out, Source};
@@ -215,7 +216,7 @@ impl std::fmt::Debug for DenseMatrix {
 unsafe trait Plain: Copy {}
 
 // SAFETY: a number.
-unsafe impl Plain for u16 {}
+unsafe impl Plain for f16 {}
 // SAFETY: a number.
 unsafe impl Plain for u32 {}
 // SAFETY: a number.

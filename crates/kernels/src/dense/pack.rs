@@ -4,8 +4,10 @@
 
 use std::ops::Range;
 
-use super::narrow::{from_bf16, from_bf16_pair, from_f16, to_bf16_pair, to_f16};
+use half::f16;
+
 use super::{DenseFormat, DenseMatrix, PANEL, Plain, Source};
+use crate::convert::{from_bf16, from_bf16_pair, from_f16, to_bf16_pair, to_f16};
 use crate::disjoint::Disjoint;
 use crate::isa::MulAdd;
 use crate::{Cpu, for_each_isa};
@@ -60,7 +62,7 @@ fn part(weights: Source<'_>, range: Range<usize>) -> Source<'_> {
 }
 
 for_each_isa!(fn fill_f32(lanes: &Lanes<'_>, panel: &mut [[u32; PANEL]]) = fill_words);
-for_each_isa!(fn fill_f16(lanes: &Lanes<'_>, panel: &mut [[u16; PANEL]]) = fill_halves);
+for_each_isa!(fn fill_f16(lanes: &Lanes<'_>, panel: &mut [[f16; PANEL]]) = fill_halves);
 for_each_isa!(fn fill_bf16(lanes: &Lanes<'_>, panel: &mut [[u32; PANEL]]) = fill_pairs);
 
 #[inline(always)]
@@ -69,7 +71,7 @@ fn fill_words<M: MulAdd>(lanes: &Lanes<'_>, panel: &mut [[u32; PANEL]]) {
 }
 
 #[inline(always)]
-fn fill_halves<M: MulAdd>(lanes: &Lanes<'_>, panel: &mut [[u16; PANEL]]) {
+fn fill_halves<M: MulAdd>(lanes: &Lanes<'_>, panel: &mut [[f16; PANEL]]) {
     fill(lanes, panel, |[weight]: [f32; 1]| to_f16(weight));
 }
 
@@ -99,8 +101,8 @@ fn fill<T: Copy + Default, const N: usize>(lanes: &Lanes<'_>, panel: &mut [[T; P
 fn widen(weights: Source<'_>, into: &mut [f32]) {
     match weights {
         Source::F32(weights) => into.iter_mut().zip(weights).for_each(|(to, weight)| *to = *weight),
-        Source::Bf16(weights) => into.iter_mut().zip(weights).for_each(|(to, weight)| *to = from_bf16(weight.to_bits())),
-        Source::F16(weights) => into.iter_mut().zip(weights).for_each(|(to, weight)| *to = from_f16(weight.to_bits())),
+        Source::Bf16(weights) => into.iter_mut().zip(weights).for_each(|(to, weight)| *to = from_bf16(*weight)),
+        Source::F16(weights) => into.iter_mut().zip(weights).for_each(|(to, weight)| *to = from_f16(*weight)),
     }
 }
 
@@ -112,7 +114,7 @@ pub(super) fn unpack_row(matrix: &DenseMatrix, output: usize, into: &mut [f32]) 
             into.iter_mut().zip(matrix.panel::<[f32; PANEL]>(panel)).for_each(|(to, weights)| *to = weights[lane]);
         }
         DenseFormat::F16 => {
-            into.iter_mut().zip(matrix.panel::<[u16; PANEL]>(panel)).for_each(|(to, weights)| *to = from_f16(weights[lane]));
+            into.iter_mut().zip(matrix.panel::<[f16; PANEL]>(panel)).for_each(|(to, weights)| *to = from_f16(weights[lane]));
         }
         DenseFormat::Bf16 => {
             let weights = matrix.panel::<[u32; PANEL]>(panel).iter().flat_map(|pairs| from_bf16_pair(pairs[lane]));

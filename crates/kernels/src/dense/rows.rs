@@ -5,7 +5,8 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::{Method, narrow};
+use super::Method;
+use crate::convert::to_bf16_pair;
 use crate::disjoint::Disjoint;
 use crate::isa::MulAdd;
 use crate::{Cpu, for_each_isa};
@@ -103,7 +104,7 @@ fn turn_tile<M: MulAdd>(x: &[f32], inputs: usize, word: Word, into: &mut [MaybeU
         for (i, row) in x.chunks_exact(inputs).enumerate() {
             match word {
                 Word::F32 => words_of(&row[inputs_here.clone()], &mut words, |[x]: [f32; 1]| x.to_bits()),
-                Word::Bf16Pair => words_of(&row[inputs_here.clone()], &mut words, narrow::to_bf16_pair),
+                Word::Bf16Pair => words_of(&row[inputs_here.clone()], &mut words, to_bf16_pair),
             }
             for (words_of_rows, word) in into.chunks_exact_mut(rows).zip(words) {
                 words_of_rows[i].write(word);

@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use super::narrow::{from_bf16_pair, from_f16};
+use half::f16;
+
 use super::rows::Word;
 use super::tile::{Block, Kernel, Product, multiply, shapes};
 use super::{DenseFormat, Method, PANEL};
+use crate::convert::{from_bf16_pair, from_f16};
+use crate::isa::{Compiled, MulAdd};
 
 /// The most rows of a tile.
 const TILE: usize = 4;
-
-/// Whether every machine that this is compiled for rounds a * b + c once; elsewhere that would be a call into the C library.
-const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
 /// How weights of a format are multiplied by f32.
 pub(super) fn method(format: DenseFormat) -> Method {
@@ -62,7 +62,7 @@ macro_rules! kernel {
             #[inline(always)]
             unsafe fn mul_add(weights: [f32; PANEL], word: f32, mut sums: [f32; PANEL]) -> [f32; PANEL] {
                 for lane in 0..PANEL {
-                    sums[lane] = if FUSED { weights[lane].mul_add(word, sums[lane]) } else { sums[lane] + weights[lane] * word };
+                    sums[lane] = Compiled::mul_add(weights[lane], word, sums[lane]);
                 }
                 sums
             }
@@ -80,5 +80,5 @@ macro_rules! kernel {
 }
 
 kernel!(F32, [[f32; PANEL]; 2], |pair, half, lane| pair[half][lane]);
-kernel!(F16, [[u16; PANEL]; 2], |pair, half, lane| from_f16(pair[half][lane]));
+kernel!(F16, [[f16; PANEL]; 2], |pair, half, lane| from_f16(pair[half][lane]));
 kernel!(Bf16, [u32; PANEL], |pair, half, lane| from_bf16_pair(pair[lane])[half]);
