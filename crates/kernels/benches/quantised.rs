@@ -52,26 +52,33 @@ fn products(cpu: &Cpu, format: BlockFormat) {
     }
 }
 
-/// One row by more weights than any cache holds; beside it how fast the same bytes are summed.
+/// A few rows by more weights than any cache holds; beside it how fast the same bytes are summed.
 fn memory(cpu: &Cpu, format: BlockFormat) {
-    let (inputs, outputs) = SHAPES[0];
-    let one = packed(cpu, format, outputs, inputs);
-    let count = 200_000_000 / one.bytes();
-    let weights: Vec<QuantisedMatrix> = (0..count).map(|_| packed(cpu, format, outputs, inputs)).collect();
-    let plain = vec![1_u64; count * one.bytes() / 8];
-    let (x, mut y) = (numbers(inputs), vec![0.0; outputs]);
-    let (mut product, mut read) = (f64::MAX, f64::MAX);
-    // In turn, since others use the memory too.
-    for _ in 0..8 {
-        product = product.min(best(0.0, || weights.iter().for_each(|w| w.matmul(cpu, &x, None, Out::Write(&mut y)))));
-        read = read.min(best(0.0, || {
-            cpu.pool.split(plain.len(), 1024, |part| {
-                std::hint::black_box(plain[part].iter().fold(0, |sum, v| sum | v));
-            })
-        }));
+    for (inputs, outputs) in SHAPES.into_iter().take(2).filter(|(inputs, _)| inputs.is_multiple_of(format.block_size())) {
+        let one = packed(cpu, format, outputs, inputs);
+        let count = 200_000_000 / one.bytes();
+        let weights: Vec<QuantisedMatrix> = (0..count).map(|_| packed(cpu, format, outputs, inputs)).collect();
+        let plain = vec![1_u64; count * one.bytes() / 8];
+        let mut read = f64::MAX;
+        let speed = |time: f64| 1e-9 * (count * one.bytes()) as f64 / time;
+        print!("  {inputs:4} x {outputs:4} from DRAM, rows: GB/s ");
+        for rows in [1, 2, 4, 8, 16] {
+            let (x, mut y) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
+            let mut product = f64::MAX;
+            // In turn, since others use the memory too.
+            for _ in 0..8 {
+                product = product.min(best(0.0, || weights.iter().for_each(|w| w.matmul(cpu, &x, None, Out::Write(&mut y)))));
+                read = read.min(best(0.0, || {
+                    cpu.pool.split(plain.len(), 1024, |part| {
+                        std::hint::black_box(plain[part].iter().fold(0, |sum, v| sum | v));
+                    })
+                }));
+            }
+            let operations = 2e-9 * (rows * inputs * outputs * count) as f64 / product;
+            print!("  {rows}: {:.1} ({operations:.0} GOP/s)", speed(product));
+        }
+        println!("  reading alone: {:.1}", speed(read));
     }
-    let speed = |time: f64| 1e-9 * (count * one.bytes()) as f64 / time;
-    println!("  one row from DRAM: {:.1} GB/s, reading alone {:.1}", speed(product), speed(read));
 }
 
 fn loading(cpu: &Cpu, format: BlockFormat) {

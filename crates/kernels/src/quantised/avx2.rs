@@ -5,7 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::activations::{MAGNITUDE, Unit, round_each, scale_of};
+use super::activations::{MAGNITUDE, Unit, round_each};
+use super::layout::INPUTS;
 use super::layout::{Layout, OUTPUTS, STEP_BYTES, UNITS, min_pair_at, min_pairs};
 use super::scales::{Lanes, RunScales, UnitScales};
 use crate::blocks::BlockFormat;
@@ -208,29 +209,39 @@ fn eight(from: &Lanes, c: usize) -> __m256 {
 /// AVX2 is there.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn round_row(layout: Layout, row: &[f32], place: (usize, usize), units: &mut [Unit]) {
-    round_each(layout, row, place, units, |values, unit| {
-        let mut v = [_mm256_setzero_ps(); 4];
-        let mut most = _mm256_setzero_si256();
-        for i in 0..4 {
-            // SAFETY: 8 floats.
-            v[i] = unsafe { _mm256_loadu_ps(values[i * 8..i * 8 + 8].as_ptr()) };
-            most = _mm256_max_epu32(most, _mm256_and_si256(_mm256_castps_si256(v[i]), _mm256_set1_epi32(MAGNITUDE as i32)));
-        }
-        let most = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256::<1>(most));
-        let most = _mm_max_epu32(most, _mm_shuffle_epi32::<0b01_00_11_10>(most));
-        let most = _mm_max_epu32(most, _mm_shuffle_epi32::<0b10_11_00_01>(most));
-        let (largest, inverse) = scale_of(_mm_cvtsi128_si32(most) as u32);
-        let q = v.map(|v| _mm256_cvtps_epi32(_mm256_mul_ps(v, _mm256_set1_ps(inverse))));
-        // Packing goes by halves of registers: their quarters come out in the order 0 2 4 6 1 3 5 7.
-        let bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-        let codes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        // SAFETY: 32 bytes.
-        unsafe { _mm256_storeu_si256(unit.codes.as_mut_ptr().cast(), codes) };
-        let fours = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), codes), _mm256_set1_epi16(1));
-        let pairs = _mm256_add_epi32(fours, _mm256_shuffle_epi32::<0b01_00_11_10>(fours));
-        let sums = _mm256_add_epi32(pairs, _mm256_shuffle_epi32::<0b10_11_00_01>(pairs));
-        (largest, [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)])
-    });
+    round_each(
+        layout,
+        row,
+        (place, units),
+        |values| {
+            let magnitude = |v| _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(MAGNITUDE as i32));
+            let most = eights(values).map(magnitude).into_iter().fold(_mm256_setzero_si256(), |a, b| _mm256_max_epu32(a, b));
+            let most = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256::<1>(most));
+            let most = _mm_max_epu32(most, _mm_shuffle_epi32::<0b01_00_11_10>(most));
+            let most = _mm_max_epu32(most, _mm_shuffle_epi32::<0b10_11_00_01>(most));
+            _mm_cvtsi128_si32(most) as u32
+        },
+        |values, inverse, codes| {
+            let q = eights(values).map(|v| _mm256_cvtps_epi32(_mm256_mul_ps(v, _mm256_set1_ps(inverse))));
+            // Packing goes by halves of registers: their quarters come out in the order 0 2 4 6 1 3 5 7.
+            let bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+            let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            // SAFETY: 32 bytes.
+            unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) };
+            let fours = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1));
+            let pairs = _mm256_add_epi32(fours, _mm256_shuffle_epi32::<0b01_00_11_10>(fours));
+            let sums = _mm256_add_epi32(pairs, _mm256_shuffle_epi32::<0b10_11_00_01>(pairs));
+            [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)]
+        },
+    );
+}
+
+/// The values of a unit in registers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn eights(values: &[f32; INPUTS]) -> [__m256; 4] {
+    // SAFETY: 8 floats each.
+    [0, 8, 16, 24].map(|i| unsafe { _mm256_loadu_ps(values[i..i + 8].as_ptr()) })
 }
 
 /// A step's codes of 8 outputs.

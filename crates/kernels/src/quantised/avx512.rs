@@ -4,8 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::activations::{MAGNITUDE, Unit, round_each, scale_of};
-use super::layout::{self, Layout, OUTPUTS, STEP_BYTES, UNITS, bytes_at, factors_at, min_pair_at, min_pairs};
+use super::activations::{MAGNITUDE, Unit, round_each};
+use super::layout::{self, INPUTS, Layout, OUTPUTS, STEP_BYTES, UNITS, bytes_at, factors_at, min_pair_at, min_pairs};
 use crate::blocks::BlockFormat;
 
 /// Rows of a tile. They take 8 registers for integer sums and 8 for f32 sums; the codes of a step and what unpacks them take the
@@ -63,20 +63,32 @@ unsafe fn kernel<const LOW: usize, const HIGH: usize, S: Scales, const R: usize>
     let mut y = [_mm512_setzero_ps(); R];
     let mut at = panel.as_ptr();
     for units in units.chunks(S::KIND.units() * R) {
-        // SAFETY: `at` points at a run, whose scales come first.
-        let (run, factors) = unsafe { (at, S::factors(at)) };
+        // `at` points at a run, whose scales come first.
+        let run = at;
         // SAFETY: the codes follow.
         at = unsafe { at.add(S::KIND.bytes()) };
+        // What a run adds, in units of its own, where its activations have such.
+        let mut sums = [_mm512_setzero_ps(); R];
         for (u, x) in units.as_chunks::<R>().0.iter().enumerate() {
             // SAFETY: the run has this unit.
             unsafe {
-                add_unit::<LOW, HIGH, S, R>(at, S::unit(run, factors, u), x, &mut y);
+                let sums = if S::ONE_FACTOR { &mut sums } else { &mut y };
+                add_unit::<LOW, HIGH, S, R>(at, S::unit(run, u), x, sums);
                 at = at.add((LOW + HIGH) * STEP_BYTES);
             }
         }
-        if min_pairs(S::KIND) > 0 {
+        if S::ONE_FACTOR {
+            // SAFETY: such runs begin with their factor.
+            let factor = unsafe { halves(run.add(factors_at(S::KIND, 0).0)) };
+            for (r, x) in units[..R].iter().enumerate() {
+                // That of the run: the shift off the exponent.
+                let scale = _mm512_castsi512_ps(_mm512_set1_epi32((x.scale.to_bits() - (x.shift << 23)) as i32));
+                y[r] = _mm512_fmadd_ps(sums[r], _mm512_mul_ps(factor, scale), y[r]);
+            }
+        }
+        if let (Some(min), 1..) = (factors_at(S::KIND, 0).1, min_pairs(S::KIND)) {
             // SAFETY: runs of formats with such minima are whole.
-            unsafe { subtract_pairs::<S, R>(run, factors[1], units, &mut y) };
+            unsafe { subtract_pairs::<S, R>(run, halves(run.add(min)), units, &mut y) };
         }
     }
     for (out, y) in out.iter_mut().zip(y) {
@@ -97,11 +109,8 @@ unsafe fn add_unit<const LOW: usize, const HIGH: usize, S: Scales, const R: usiz
     x: &[Unit; R],
     y: &mut [__m512; R],
 ) {
-    let mut dot = [_mm512_setzero_si512(); R];
-    let mut sum = [_mm512_setzero_ps(); R];
-    for r in 0..R {
-        dot[r] = _mm512_set1_epi32(if S::OFFSET { x[r].sums[0].integer() } else { 0 });
-    }
+    let begin = |half: usize| x.each_ref().map(|x| _mm512_set1_epi32(if S::OFFSET { x.sums[half].integer() } else { 0 }));
+    let mut dot = begin(0);
     // SAFETY: the caller's.
     unsafe {
         add_step::<LOW, HIGH, 0, R>(codes, x, &mut dot);
@@ -110,10 +119,8 @@ unsafe fn add_unit<const LOW: usize, const HIGH: usize, S: Scales, const R: usiz
         add_step::<LOW, HIGH, 3, R>(codes, x, &mut dot);
     }
     if S::HALVES == 2 {
-        for r in 0..R {
-            sum[r] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r]), w.scales[0]);
-            dot[r] = _mm512_set1_epi32(if S::OFFSET { x[r].sums[1].integer() } else { 0 });
-        }
+        add_scaled::<S, R>(dot, w.scales[0], x, y);
+        dot = begin(1);
     }
     // SAFETY: the caller's.
     unsafe {
@@ -122,13 +129,27 @@ unsafe fn add_unit<const LOW: usize, const HIGH: usize, S: Scales, const R: usiz
         add_step::<LOW, HIGH, 6, R>(codes, x, &mut dot);
         add_step::<LOW, HIGH, 7, R>(codes, x, &mut dot);
     }
-    for r in 0..R {
-        let d = _mm512_cvtepi32_ps(dot[r]);
-        sum[r] = if S::HALVES == 2 { _mm512_fmadd_ps(d, w.scales[1], sum[r]) } else { _mm512_mul_ps(d, w.scales[0]) };
-        y[r] = _mm512_fmadd_ps(sum[r], _mm512_set1_ps(x[r].scale), y[r]);
-        if matches!(S::KIND, layout::Scales::HalfMin) {
+    add_scaled::<S, R>(dot, w.scales[S::HALVES - 1], x, y);
+    if matches!(S::KIND, layout::Scales::HalfMin) {
+        for r in 0..R {
             y[r] = _mm512_fnmadd_ps(w.mins, _mm512_set1_ps(x[r].sums[0].float()), y[r]);
         }
+    }
+}
+
+/// Adds integer sums to the sums of R rows. Products are what there are too few ports for, on Zen 4 at least: shifts and conversions go
+/// to others.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add_scaled<S: Scales, const R: usize>(dot: [__m512i; R], scale: __m512, x: &[Unit; R], y: &mut [__m512; R]) {
+    for r in 0..R {
+        y[r] = if S::ONE_FACTOR {
+            let dot = _mm512_sllv_epi32(dot[r], _mm512_set1_epi32(x[r].shift as i32));
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, y[r])
+        } else {
+            let sum = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r]), scale);
+            _mm512_fmadd_ps(sum, _mm512_set1_ps(x[r].scale), y[r])
+        };
     }
 }
 
@@ -183,21 +204,29 @@ unsafe fn add_step<const LOW: usize, const HIGH: usize, const STEP: usize, const
 /// AVX-512 with VNNI is there.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) unsafe fn round_row(layout: Layout, row: &[f32], place: (usize, usize), units: &mut [Unit]) {
-    round_each(layout, row, place, units, |values, unit| {
-        // SAFETY: twice 16 floats.
-        let values = unsafe { [_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values[16..].as_ptr())] };
-        let magnitude = |v: __m512| _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(MAGNITUDE as i32));
-        let largest = _mm512_max_epu32(magnitude(values[0]), magnitude(values[1]));
-        let (largest, inverse) = scale_of(_mm512_reduce_max_epu32(largest));
-        let codes = |v: __m512| _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v, _mm512_set1_ps(inverse))));
-        let codes = _mm256_set_m128i(codes(values[1]), codes(values[0]));
-        // SAFETY: 32 bytes.
-        unsafe { _mm256_storeu_si256(unit.codes.as_mut_ptr().cast(), codes) };
-        let fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), codes);
-        let pairs = _mm256_add_epi32(fours, _mm256_shuffle_epi32::<0b01_00_11_10>(fours));
-        let sums = _mm256_add_epi32(pairs, _mm256_shuffle_epi32::<0b10_11_00_01>(pairs));
-        (largest, [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)])
-    });
+    // SAFETY: twice 16 floats.
+    let load = |values: &[f32; INPUTS]| unsafe { [_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values[16..].as_ptr())] };
+    round_each(
+        layout,
+        row,
+        (place, units),
+        |values| {
+            let magnitude = |v: __m512| _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(MAGNITUDE as i32));
+            let [a, b] = load(values).map(magnitude);
+            _mm512_reduce_max_epu32(_mm512_max_epu32(a, b))
+        },
+        |values, inverse, codes| {
+            let round = |v: __m512| _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v, _mm512_set1_ps(inverse))));
+            let [a, b] = load(values).map(round);
+            let bytes = _mm256_set_m128i(b, a);
+            // SAFETY: 32 bytes.
+            unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) };
+            let fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), bytes);
+            let pairs = _mm256_add_epi32(fours, _mm256_shuffle_epi32::<0b01_00_11_10>(fours));
+            let sums = _mm256_add_epi32(pairs, _mm256_shuffle_epi32::<0b10_11_00_01>(pairs));
+            [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)]
+        },
+    );
 }
 
 /// The field of `BITS` bits of a step's codes, at bit `up`: see [`super::layout`].
@@ -221,11 +250,21 @@ unsafe fn field<const BITS: usize, const STEP: usize>(planes: *const u8, up: usi
     _mm512_and_si512(placed, _mm512_set1_epi8((((1 << BITS) - 1) << up) as i8))
 }
 
-/// The scales of a unit, the second ones where 16 inputs share one; and its minima, where every unit has its own.
+/// The scales of a unit, the second ones where 16 inputs share one, less the factor of the run where it has one; and its minima,
+/// where every unit has its own.
 #[derive(Clone, Copy)]
 struct UnitScales {
     scales: [__m512; 2],
     mins: __m512,
+}
+
+impl UnitScales {
+    /// Integers in every lane.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn integers(scales: [__m512i; 2]) -> Self {
+        Self { scales: scales.map(|scale| _mm512_cvtepi32_ps(scale)), mins: _mm512_setzero_ps() }
+    }
 }
 
 /// The scales of a run.
@@ -236,23 +275,14 @@ trait Scales {
     const HALVES: usize;
     /// Whether weights have an offset, which is in what the integer sums begin with.
     const OFFSET: bool;
-
-    /// What all units of a run share: factors of scales and of minima.
-    ///
-    /// # Safety
-    /// AVX-512 is there, and `run` points at the scales of a run.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn factors(run: *const u8) -> [__m512; 2] {
-        // SAFETY: the caller's.
-        [unsafe { halves(run) }; 2]
-    }
+    /// Whether a run has one factor for all its weights, and its activations have one too.
+    const ONE_FACTOR: bool = Self::KIND.units() == UNITS;
 
     /// The scales of a unit.
     ///
     /// # Safety
-    /// As above, and `unit` is below 8.
-    unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales;
+    /// AVX-512 is there, `run` points at the scales of a run, and `unit` is one of its units.
+    unsafe fn unit(run: *const u8, unit: usize) -> UnitScales;
 }
 
 struct Half;
@@ -268,7 +298,7 @@ impl Scales for Half {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn unit(run: *const u8, _factors: [__m512; 2], unit: usize) -> UnitScales {
+    unsafe fn unit(run: *const u8, unit: usize) -> UnitScales {
         // SAFETY: the caller's.
         let scale = unsafe { halves(run.add(factors_at(Self::KIND, unit).0)) };
         UnitScales { scales: [scale; 2], mins: scale }
@@ -282,7 +312,7 @@ impl Scales for HalfMin {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn unit(run: *const u8, _factors: [__m512; 2], unit: usize) -> UnitScales {
+    unsafe fn unit(run: *const u8, unit: usize) -> UnitScales {
         let (scale, min) = factors_at(Self::KIND, unit);
         // SAFETY: the caller's.
         let [scale, mins] = unsafe { [halves(run.add(scale)), halves(run.add(min.unwrap_or(scale)))] };
@@ -297,14 +327,10 @@ impl Scales for Signed {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales {
-        let mut scales = factors;
-        for h in 0..2 {
-            // SAFETY: the caller's.
-            let small = unsafe { _mm_loadu_si128(run.add(bytes_at(Self::KIND, unit) + h * OUTPUTS).cast()) };
-            scales[h] = _mm512_mul_ps(factors[h], _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(small)));
-        }
-        UnitScales { scales, mins: factors[0] }
+    unsafe fn unit(run: *const u8, unit: usize) -> UnitScales {
+        // SAFETY: the caller's.
+        let small = |half: usize| unsafe { _mm_loadu_si128(run.add(bytes_at(Self::KIND, unit) + half * OUTPUTS).cast()) };
+        UnitScales::integers([_mm512_cvtepi8_epi32(small(0)), _mm512_cvtepi8_epi32(small(1))])
     }
 }
 
@@ -315,17 +341,10 @@ impl Scales for ByteMin {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn factors(run: *const u8) -> [__m512; 2] {
-        // SAFETY: the caller's.
-        unsafe { [halves(run), halves(run.add(2 * OUTPUTS))] }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales {
+    unsafe fn unit(run: *const u8, unit: usize) -> UnitScales {
         // SAFETY: the caller's.
         let scale = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(run.add(bytes_at(Self::KIND, unit)).cast()) });
-        UnitScales { scales: [_mm512_mul_ps(factors[0], _mm512_cvtepi32_ps(scale)); 2], mins: factors[1] }
+        UnitScales::integers([scale; 2])
     }
 }
 
@@ -336,19 +355,11 @@ impl Scales for NibbleMin {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn factors(run: *const u8) -> [__m512; 2] {
-        // SAFETY: the caller's.
-        unsafe { [halves(run), halves(run.add(2 * OUTPUTS))] }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn unit(run: *const u8, factors: [__m512; 2], unit: usize) -> UnitScales {
+    unsafe fn unit(run: *const u8, unit: usize) -> UnitScales {
         // SAFETY: the caller's.
         let pairs = unsafe { _mm256_loadu_si256(run.add(bytes_at(Self::KIND, unit)).cast()) };
         let pairs = _mm512_cvtepu8_epi16(_mm256_and_si256(pairs, _mm256_set1_epi8(15)));
-        let scales = [_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32::<16>(pairs)];
-        UnitScales { scales: scales.map(|scale| _mm512_mul_ps(factors[0], _mm512_cvtepi32_ps(scale))), mins: factors[1] }
+        UnitScales::integers([_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32::<16>(pairs)])
     }
 }
 
