@@ -26,9 +26,9 @@ pub struct Hub {
 pub struct Progress {
     /// What is being done.
     pub task: Task,
-    /// Bytes that are done.
+    /// Bytes that are done; tokens of a calibration.
     pub done: usize,
-    /// Bytes in all.
+    /// All of them.
     pub total: usize,
 }
 
@@ -37,6 +37,8 @@ pub struct Progress {
 pub enum Task {
     /// Downloading this file.
     Download(String),
+    /// Reading the text that quantising goes by.
+    Calibrate,
     /// Reading, quantising and packing weights.
     Load,
 }

@@ -1,17 +1,17 @@
 //! A model's files → a running engine with everything around it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine::{Engine, EngineConfig};
 use models::{Family, Loaded, ModelError, Processor};
-use nn::{DType, Files, LoadSettings, NnError, Quant};
+use nn::{Coverage, DType, Files, LoadSettings, NnError, Quant};
 use serde_json::Value;
 use text::{ChatTemplate, TemplateFiles, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
-use crate::{Error, ModelSource};
+use crate::{Error, ImportanceSource, ModelSource};
 
 const GENERATION: &str = "generation_config.json";
 
@@ -26,6 +26,8 @@ pub struct LoadOptions {
     pub dtype: Dtype,
     /// Block format of the language model's matrices.
     pub quant: Option<Quant>,
+    /// What quantising goes by, if not only by the weights themselves.
+    pub importance: Option<ImportanceSource>,
     /// A tokenizer.json to use instead of the model's.
     pub tokenizer: Option<PathBuf>,
     /// A chat template (.jinja, or .json with `chat_template`) to use instead of the model's.
@@ -69,6 +71,7 @@ pub(crate) struct Inner {
     pub fetcher: Fetcher,
     pub engine: Engine,
     pub workers: tokio::sync::Semaphore,
+    pub importance: Option<Coverage>,
     pub leftover: Vec<String>,
 }
 
@@ -80,6 +83,7 @@ impl LoadOptions {
             hub,
             dtype: Dtype::Auto,
             quant: None,
+            importance: None,
             tokenizer: None,
             chat_template: None,
             jinja_explicit: None,
@@ -121,6 +125,11 @@ impl Model {
         self.inner.template.source()
     }
 
+    /// How many quantised matrices an importance was known for, if one was given.
+    pub fn importance(&self) -> Option<Coverage> {
+        self.inner.importance
+    }
+
     /// Tensors of the checkpoint that the model has no use for.
     pub fn leftover(&self) -> &[String] {
         &self.inner.leftover
@@ -143,9 +152,16 @@ impl Inner {
             Dtype::Bf16 => Some(DType::BF16),
             Dtype::F16 => Some(DType::F16),
         };
-        let progress = Arc::new(move |done, total| tell(Progress { task: Task::Load, done, total }));
-        let settings = LoadSettings { dtype, quant: options.quant, progress, ..LoadSettings::default() };
-        let Loaded { model, processor, context_max, dtype, leftover, .. } = models::load(files, settings)?;
+        let tell_of_load = tell.clone();
+        let progress = Arc::new(move |done, total| tell_of_load(Progress { task: Task::Load, done, total }));
+        let mut settings = LoadSettings { dtype, quant: options.quant, progress, ..LoadSettings::default() };
+        if let Some(source) = &options.importance {
+            if options.quant.is_none() {
+                return Err(Error::Source("an importance is of use only together with a quantisation".into()));
+            }
+            settings.importance = Some(Arc::new(source.read(files, &tokenizer, &settings, &tell)?));
+        }
+        let Loaded { model, processor, context_max, dtype, importance, leftover, .. } = models::load(files, settings)?;
         let own = context_max.unwrap_or(usize::MAX);
         let context_max = options.context_max.unwrap_or(usize::MAX).min(own);
         let engine = Engine::start(model, EngineConfig { dtype, ..EngineConfig::new(context_max) })
@@ -162,6 +178,7 @@ impl Inner {
             fetcher: Fetcher::new(options.files.clone())?,
             engine,
             workers: tokio::sync::Semaphore::new(workers),
+            importance,
             leftover,
         })
     }
@@ -170,7 +187,7 @@ impl Inner {
 fn template(files: &Files, options: &LoadOptions) -> Result<ChatTemplate, Error> {
     let theirs =
         |name: &str| -> Result<_, Error> { Ok(files.text(name).map_err(ModelError::Nn)?.map(|text| (files.label(name), text))) };
-    let ours = |path: &Option<PathBuf>| path.as_ref().map(read_named).transpose();
+    let ours = |path: &Option<PathBuf>| path.as_deref().map(read_named).transpose();
     let all = TemplateFiles {
         jinja_explicit: ours(&options.jinja_explicit)?,
         chat_template: ours(&options.chat_template)?,
@@ -186,7 +203,7 @@ fn template(files: &Files, options: &LoadOptions) -> Result<ChatTemplate, Error>
     })
 }
 
-fn read_named(path: &PathBuf) -> Result<(String, String), Error> {
+pub(crate) fn read_named(path: &Path) -> Result<(String, String), Error> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| Error::Source(format!("cannot read {name}: {e}")))?;
     Ok((name, text))

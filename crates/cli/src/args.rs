@@ -38,6 +38,13 @@ pub struct ModelOptions {
     /// Quantise while loading: a level (2 3 4 5 6 8) or a format (q4k, q8_0, ...)
     #[arg(long, visible_alias = "isq", value_name = "LEVEL|FORMAT")]
     pub quant: Option<Quant>,
+    /// Importance matrix of llama.cpp (.gguf or .dat) for --quant to go by
+    #[arg(long, value_name = "FILE", requires = "quant", conflicts_with = "calibration_file")]
+    pub imatrix: Option<PathBuf>,
+    /// Text for --quant to go by: the model reads all of it first, 512 tokens at a time, not quantised yet (and in the memory that
+    /// takes)
+    #[arg(long, value_name = "FILE", requires = "quant")]
+    pub calibration_file: Option<PathBuf>,
     /// tokenizer.json to use instead of the model's
     #[arg(short, long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
@@ -181,5 +188,20 @@ mod tests {
         assert!(Arguments::try_parse_from(["mistralrs", "run", "--image", "a.png"]).is_err());
         assert!(Arguments::try_parse_from(["mistralrs", "run", "--image", "a.png", "--image", "b.png", "-i", "?"]).is_ok());
         assert!(Arguments::try_parse_from(["mistralrs", "run", "--quant", "7"]).is_err());
+    }
+
+    #[test]
+    fn an_importance_needs_a_quantisation_and_is_one() {
+        let cases = [
+            ("--imatrix a.gguf", false),
+            ("--calibration-file a.txt", false),
+            ("--quant 2 --imatrix a.gguf", true),
+            ("--isq q8_0 --calibration-file a.txt", true),
+            ("--quant 2 --imatrix a.gguf --calibration-file a.txt", false),
+        ];
+        for (flags, allowed) in cases {
+            let flags = ["mistralrs", "run"].into_iter().chain(flags.split(' '));
+            assert_eq!(Arguments::try_parse_from(flags.clone()).is_ok(), allowed, "{:?}", flags.collect::<Vec<_>>());
+        }
     }
 }

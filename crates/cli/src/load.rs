@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use mistralrs::{FileAccess, LoadOptions, Model, ModelSource, OnProgress, Progress, Task};
+use mistralrs::{Coverage, FileAccess, ImportanceSource, LoadOptions, Model, ModelSource, OnProgress, Progress, Task};
 
 use crate::args::ModelOptions;
 use crate::environment;
 
 const DEMO_NOTICE: &str =
     "no model given (-m): the built-in demo model answers; it knows drawn shapes, their colours, numbers and places";
+
+const BYTES: &str = "{msg:40!} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+const TOKENS: &str = "{msg:40!} {bar:30} {pos}/{len} tokens {per_sec} {eta}";
 
 pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
     let source = match &options.model_id {
@@ -21,9 +24,11 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
             ModelSource::Demo
         }
     };
+    let matrix = options.imatrix.map(ImportanceSource::Matrix);
     let options = LoadOptions {
         dtype: options.dtype.into(),
         quant: options.quant,
+        importance: matrix.or(options.calibration_file.map(ImportanceSource::Text)),
         tokenizer: options.tokenizer,
         chat_template: options.chat_template,
         jinja_explicit: options.jinja_explicit,
@@ -32,6 +37,9 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
         ..LoadOptions::new(source, environment::hub(options.hf_cache))
     };
     let model = Model::load(options, progress()).await?;
+    if let Some(Coverage { known, quantised }) = model.importance() {
+        eprintln!("importance known of {known} of {quantised} quantised matrices");
+    }
     if !model.leftover().is_empty() {
         let names = model.leftover();
         eprintln!("warning: {} tensors of the checkpoint are not used: {}, ...", names.len(), names[0]);
@@ -39,25 +47,28 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
     Ok(model)
 }
 
-/// A bar for each file that is downloaded, and one for the weights.
+/// A bar for each file that is downloaded, and one for what else takes its time.
 fn progress() -> OnProgress {
     let bars = MultiProgress::new();
     let by_task: Mutex<HashMap<Task, ProgressBar>> = Mutex::default();
-    let style = ProgressStyle::with_template("{msg:40!} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     Arc::new(move |progress: Progress| {
         let Ok(mut by_task) = by_task.lock() else { return };
+        let (name, style) = match &progress.task {
+            Task::Download(file) => (file.as_str(), BYTES),
+            Task::Calibrate => ("calibrating", TOKENS),
+            Task::Load => ("loading weights", BYTES),
+        };
         let bar = by_task.entry(progress.task.clone()).or_insert_with(|| {
-            let name = match &progress.task {
-                Task::Download(file) => file.clone(),
-                Task::Load => "loading weights".into(),
-            };
-            bars.add(ProgressBar::new(progress.total as u64).with_style(style.clone()).with_message(name))
+            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+            bars.add(ProgressBar::new(progress.total as u64).with_style(style).with_message(name.to_string()))
         });
         bar.set_position(progress.done as u64);
         if progress.done >= progress.total {
-            // What was downloaded stays to be seen; the model speaks for itself.
-            if progress.task == Task::Load { bar.finish_and_clear() } else { bar.finish() }
+            // What was downloaded stays to be seen; the model speaks for itself. One that is calibrated is loaded twice.
+            match progress.task {
+                Task::Download(_) => bar.finish(),
+                task => by_task.remove(&task).into_iter().for_each(|bar| bar.finish_and_clear()),
+            }
         }
     })
 }

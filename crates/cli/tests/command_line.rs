@@ -53,6 +53,19 @@ fn several_pictures_and_a_quantised_model() {
     assert!(text(&output.stderr).contains("5 tokens"), "{}", text(&output.stderr));
 }
 
+#[test]
+fn a_model_quantised_by_what_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("text.txt");
+    std::fs::write(&file, "There is a red circle. Where is the blue star?").unwrap();
+    let file = file.display().to_string();
+    let output = mistralrs(&["run", "--quant", "2", "--calibration-file", &file, "--max-tokens", "2", "-i", "What is there?"]);
+    let rest = text(&output.stderr);
+    assert!(output.status.success() && !output.stdout.is_empty(), "{rest}");
+    assert!(rest.contains("importance known of 29 of 29 quantised matrices"), "{rest}");
+    assert_eq!(mistralrs(&["run", "--calibration-file", &file]).status.code(), Some(2));
+}
+
 /// A checkpoint of a fixture in which a file has other content.
 fn spoiled(file: &str, content: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use nn::{Checkpoint, DType, Files, LoadSettings, MediaKind, Model, Weights};
+use nn::{Checkpoint, Coverage, DType, Files, LoadSettings, MediaKind, Model, Weights};
 use serde_json::Value;
 
 use crate::config::CONFIG;
@@ -42,6 +42,8 @@ pub struct Loaded {
     pub context_max: Option<usize>,
     /// Number format that weights are kept in where they are not quantised.
     pub dtype: DType,
+    /// How many quantised matrices an importance was known for, if one was given.
+    pub importance: Option<Coverage>,
     /// Tensors of the checkpoint that the model has no use for.
     pub leftover: Vec<String>,
 }
@@ -82,10 +84,10 @@ pub fn load(files: &Files, settings: LoadSettings) -> Result<Loaded, ModelError>
     let checkpoint = Arc::new(Checkpoint::open(files)?);
     let weights = Weights::new(checkpoint.clone(), settings);
     let model = (family.model)(files, &weights)?;
-    weights.finished();
+    let importance = weights.finished()?;
     let config: Value = files.required_json(CONFIG)?;
     let context = |config: &Value| config["max_position_embeddings"].as_u64();
     let context_max = context(&config["text_config"]).or_else(|| context(&config)).map(|n| n as usize);
     let leftover = checkpoint.leftover().into_iter().map(str::to_string).collect();
-    Ok(Loaded { family, model, processor, context_max, dtype: weights.dtype(), leftover })
+    Ok(Loaded { family, model, processor, context_max, dtype: weights.dtype(), importance, leftover })
 }

@@ -39,6 +39,14 @@ pub enum NnError {
         /// Shape expected.
         expected: Vec<usize>,
     },
+    /// An importance matrix is not one, or not one of this model.
+    #[error("{file}: {reason}")]
+    Importance {
+        /// The matrix, or the text that it was to be made from.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A media input is not what the model's encoder takes.
     #[error("the encoder was given no usable array {0:?}")]
     Input(&'static str),

@@ -4,6 +4,7 @@ use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Module, Tensor};
 use kernels::{DenseMatrix, Out, QuantisedMatrix, Source};
 
+use crate::importance::Watch;
 use crate::{Checkpoint, NnError, Quant, host};
 
 /// y = x Wᵀ + b.
@@ -12,6 +13,8 @@ pub struct Linear {
     weight: Weight,       // [outputs, inputs]
     bias: Option<Tensor>, // [outputs]
     outputs: usize,
+    /// Sees every input while a model is watched.
+    watch: Option<Watch>,
 }
 
 #[derive(Debug, Clone)]
@@ -36,19 +39,34 @@ pub enum Format {
 impl Linear {
     /// A weight that was packed for the kernels, and a bias [outputs].
     pub(crate) fn packed(weight: Arc<Packed>, bias: Option<Tensor>) -> Self {
-        Self { outputs: weight.outputs(), weight: Weight::Packed(weight), bias }
+        Self { outputs: weight.outputs(), weight: Weight::Packed(weight), bias, watch: None }
     }
 
-    /// A weight [outputs, inputs] on another device than the CPU.
-    pub(crate) fn elsewhere(weight: Tensor, bias: Option<Tensor>, format: Format) -> Result<Self, NnError> {
+    /// A weight [outputs, inputs] on another device than the CPU. Candle knows what to do with an importance for k-quants only.
+    pub(crate) fn elsewhere(
+        weight: Tensor,
+        bias: Option<Tensor>,
+        format: Format,
+        importance: Option<&[f32]>,
+    ) -> Result<Self, NnError> {
         let outputs = weight.dim(0)?;
         let weight = match format {
             Format::Blocks(quant) => {
-                Weight::Blocks(QMatMul::from_qtensor(QTensor::quantize(&weight.to_dtype(DType::F32)?, quant.ggml())?)?)
+                let weight = weight.to_dtype(DType::F32)?;
+                let blocks = match importance.filter(|_| quant.is_k_quant()) {
+                    Some(importance) => QTensor::quantize_imatrix(&weight, importance, quant.ggml())?,
+                    None => QTensor::quantize(&weight, quant.ggml())?,
+                };
+                Weight::Blocks(QMatMul::from_qtensor(blocks)?)
             }
             Format::Dense(dtype) => Weight::Dense(weight.to_dtype(dtype)?),
         };
-        Ok(Self { weight, bias, outputs })
+        Ok(Self { weight, bias, outputs, watch: None })
+    }
+
+    /// The same layer, whose inputs are watched.
+    pub(crate) fn watched(self, watch: Option<Watch>) -> Self {
+        Self { watch, ..self }
     }
 
     /// [rows, inputs] → [rows, outputs].
@@ -56,6 +74,9 @@ impl Linear {
     /// # Errors
     /// The input has another width, or the device failed.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        if let Some(watch) = &self.watch {
+            watch.see(x)?;
+        }
         let y = match &self.weight {
             Weight::Packed(weight) => {
                 let shape = (weight.rows(x)?, self.outputs);
@@ -78,6 +99,9 @@ impl Linear {
         let Weight::Packed(weight) = &self.weight else { return Ok((y + self.forward(x)?)?) };
         if y.dims() != [weight.rows(x)?, self.outputs] {
             return Err(NnError::Input("a residual of the same shape"));
+        }
+        if let Some(watch) = &self.watch {
+            watch.see(x)?;
         }
         host::read(x, |x| self.with_bias(|bias| host::change(&y, |y| weight.matmul(x, bias, Out::Add(y)))))???;
         Ok(y)
@@ -114,11 +138,11 @@ impl Packed {
         }
     }
 
-    /// Takes rows [.., inputs] as those from `at_output` on.
-    pub fn fill(&mut self, at_output: usize, rows: Source<'_>) {
+    /// Takes rows [.., inputs] as those from `at_output` on. Blocks go by the importance of their inputs, where it is known.
+    pub fn fill(&mut self, at_output: usize, rows: Source<'_>, importance: Option<&[f32]>) {
         match self {
             Self::Dense(matrix) => matrix.pack_rows(host::cpu(), at_output, rows),
-            Self::Blocks(matrix) => matrix.quantise_rows(host::cpu(), at_output, rows, None),
+            Self::Blocks(matrix) => matrix.quantise_rows(host::cpu(), at_output, rows, importance),
         }
     }
 
@@ -205,4 +229,25 @@ impl Embedding {
 
 fn check(tokens: &[u32], vocab: usize) -> Result<(), NnError> {
     if tokens.iter().all(|id| (*id as usize) < vocab) { Ok(()) } else { Err(NnError::Input("token ids of the vocabulary")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn another_device_quantises_by_importance_where_candle_can() {
+        let numbers = |count: usize| (0..count).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<f32>>();
+        let weight = Tensor::from_vec(numbers(2 * 256), (2, 256), &Device::Cpu).unwrap();
+        let x = Tensor::from_vec(numbers(256), (1, 256), &Device::Cpu).unwrap();
+        let importance: Vec<f32> = (1..=256_u16).map(f32::from).collect();
+        for (quant, differs) in [(Quant::Q2K, true), (Quant::Q4K, true), (Quant::Q4_0, false), (Quant::Q8_0, false)] {
+            let [with, without] = [Some(importance.as_slice()), None].map(|importance| {
+                let linear = Linear::elsewhere(weight.clone(), None, Format::Blocks(quant), importance).unwrap();
+                linear.forward(&x).unwrap().to_vec2::<f32>().unwrap()
+            });
+            assert_eq!(with != without, differs, "{quant}");
+        }
+    }
 }

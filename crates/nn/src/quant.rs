@@ -60,6 +60,11 @@ impl Quant {
         [self, smaller].into_iter().find(|q| columns.is_multiple_of(q.block_format().block_size()))
     }
 
+    /// Whether its blocks are of 256 weights.
+    pub(crate) fn is_k_quant(self) -> bool {
+        matches!(self, Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K)
+    }
+
     pub(crate) fn block_format(self) -> BlockFormat {
         match self {
             Self::Q2K => BlockFormat::Q2K,

@@ -1,10 +1,12 @@
 use std::fmt::Display;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 
 use kernels::{KvFormat, Source};
 
+use crate::importance::{Coverage, Importance, Observer, Watch};
 use crate::linear::{Embedding, Format, Linear, Packed};
 use crate::norm::{Norm, NormConfig};
 use crate::{Checkpoint, NnError, Quant, host};
@@ -18,6 +20,10 @@ pub struct LoadSettings {
     pub dtype: Option<DType>,
     /// Block format of the language model's matrices.
     pub quant: Option<Quant>,
+    /// What quantising goes by; without it, all inputs of a matrix are alike.
+    pub importance: Option<Arc<Importance>>,
+    /// Sees what the language model's matrices are given; [`crate::Calibration`] makes it.
+    pub observer: Option<Observer>,
     /// Told how far loading is.
     pub progress: OnProgress,
 }
@@ -28,7 +34,14 @@ pub type OnProgress = Arc<dyn Fn(usize, usize) + Send + Sync>;
 impl Default for LoadSettings {
     /// On the CPU, in f32, quietly.
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: Some(DType::F32), quant: None, progress: Arc::new(|_, _| ()) }
+        Self {
+            device: Device::Cpu,
+            dtype: Some(DType::F32),
+            quant: None,
+            importance: None,
+            observer: None,
+            progress: Arc::new(|_, _| ()),
+        }
     }
 }
 
@@ -66,18 +79,35 @@ pub struct Weights {
     dtype: DType,
     prefix: String,
     role: Role,
+    quantised: Arc<Quantised>,
+}
+
+/// Matrices that were quantised so far.
+#[derive(Default)]
+struct Quantised {
+    all: AtomicUsize,
+    with_importance: AtomicUsize,
 }
 
 impl Weights {
     /// The top of a checkpoint.
     pub fn new(checkpoint: Arc<Checkpoint>, settings: LoadSettings) -> Self {
         let dtype = settings.dtype.or(checkpoint.dtype()).unwrap_or(DType::F32);
-        Self { checkpoint, settings: Arc::new(settings), dtype, prefix: String::new(), role: Role::Decoder }
+        let (prefix, quantised) = (String::new(), Arc::default());
+        Self { checkpoint, settings: Arc::new(settings), dtype, prefix, role: Role::Decoder, quantised }
     }
 
-    /// Tells that everything is loaded.
-    pub fn finished(&self) {
+    /// Tells that everything is loaded, and how much of it an importance was known for, if there is one.
+    ///
+    /// # Errors
+    /// The importance has nothing to do with this model.
+    pub fn finished(&self) -> Result<Option<Coverage>, NnError> {
         (self.settings.progress)(self.checkpoint.bytes(), self.checkpoint.bytes());
+        let Some(importance) = &self.settings.importance else { return Ok(None) };
+        let Quantised { all, with_importance } = &*self.quantised;
+        let coverage = Coverage { known: with_importance.load(Ordering::Relaxed), quantised: all.load(Ordering::Relaxed) };
+        importance.check(coverage)?;
+        Ok(Some(coverage))
     }
 
     /// Number format of weights that are not quantised.
@@ -169,10 +199,10 @@ impl Weights {
         let shape = weight.dims2()?;
         let format = self.format(shape.1);
         if !host::here(&weight) {
-            return Linear::elsewhere(weight, bias, format);
+            return Linear::elsewhere(weight, bias, format, None);
         }
         let mut packed = Packed::new(shape, format);
-        host::read(&weight.to_dtype(DType::F32)?, |weight| packed.fill(0, Source::F32(weight)))?;
+        host::read(&weight.to_dtype(DType::F32)?, |weight| packed.fill(0, Source::F32(weight), None))?;
         Ok(Linear::packed(Arc::new(packed), bias))
     }
 
@@ -185,10 +215,13 @@ impl Weights {
             Linear::packed(Arc::new(self.packed(parts, inputs, format)?), bias)
         } else {
             let weights = parts.iter().map(|(name, shape)| Ok(self.raw(name, shape)?.flatten_from(1)?));
-            Linear::elsewhere(join(weights.collect::<Result<_, NnError>>()?)?, bias, format)?
+            // The parts have the same inputs.
+            let importance = parts.first().map(|(name, _)| self.importance(&self.full(name), inputs, format)).transpose()?;
+            let weight = join(weights.collect::<Result<_, NnError>>()?)?;
+            Linear::elsewhere(weight, bias, format, importance.flatten().as_deref())?
         };
         (self.settings.progress)(self.checkpoint.bytes_taken(), self.checkpoint.bytes());
-        Ok(linear)
+        Ok(linear.watched(self.watch(parts)))
     }
 
     fn packed(&self, parts: &[(&str, Vec<usize>)], inputs: usize, format: Format) -> Result<Packed, NnError> {
@@ -196,10 +229,26 @@ impl Weights {
         let mut packed = Packed::new((outputs, inputs), format);
         let mut done = 0;
         for (name, shape) in parts {
-            self.checkpoint.numbers(&self.full(name), shape, |weight| packed.fill(done, weight))?;
+            let name = self.full(name);
+            let importance = self.importance(&name, inputs, format)?;
+            self.checkpoint.numbers(&name, shape, |weight| packed.fill(done, weight, importance.as_deref()))?;
             done += shape[0];
         }
         Ok(packed)
+    }
+
+    fn importance(&self, weight: &str, inputs: usize, format: Format) -> Result<Option<Vec<f32>>, NnError> {
+        let (Format::Blocks(_), Some(importance)) = (format, &self.settings.importance) else { return Ok(None) };
+        let found = importance.of(weight, inputs)?;
+        self.quantised.all.fetch_add(1, Ordering::Relaxed);
+        self.quantised.with_importance.fetch_add(usize::from(found.is_some()), Ordering::Relaxed);
+        Ok(found)
+    }
+
+    /// Towers stay dense, so nobody asks what they are given.
+    fn watch(&self, parts: &[(&str, Vec<usize>)]) -> Option<Watch> {
+        let observer = self.settings.observer.as_ref().filter(|_| self.role != Role::Encoder)?;
+        Some(observer.watch(parts.iter().map(|(name, _)| self.full(name)).collect()))
     }
 
     /// `name.weight` [vocab, width] as a token table, and as the output head that is tied to it.
@@ -208,13 +257,15 @@ impl Weights {
     /// It is missing or shaped otherwise.
     pub fn tied_embedding(&self, name: &str, vocab: usize, width: usize) -> Result<(Embedding, Linear), NnError> {
         let name = format!("{name}.weight");
-        let format = self.format(width);
+        let (format, parts) = (self.format(width), [(name.as_str(), vec![vocab, width])]);
         if !self.device().is_cpu() {
             let table = self.raw(&name, &[vocab, width])?;
-            return Ok((Embedding::Table(table.clone()), Linear::elsewhere(table, None, format)?));
+            let importance = self.importance(&self.full(&name), width, format)?;
+            let head = Linear::elsewhere(table.clone(), None, format, importance.as_deref())?;
+            return Ok((Embedding::Table(table), head.watched(self.watch(&parts))));
         }
-        let packed = Arc::new(self.packed(&[(&name, vec![vocab, width])], width, format)?);
-        Ok((Embedding::Head(packed.clone()), Linear::packed(packed, None)))
+        let packed = Arc::new(self.packed(&parts, width, format)?);
+        Ok((Embedding::Head(packed.clone()), Linear::packed(packed, None).watched(self.watch(&parts))))
     }
 
     /// `name.weight` as a token table [vocab, width].
