@@ -3,6 +3,8 @@
 //! `cargo bench --bench attention [WORD…]` runs the cases whose line has all the words; a word may also name a format (Bf16) or
 //! an instruction set (Avx2), the best one otherwise.
 
+mod machine;
+
 use std::time::{Duration, Instant};
 
 use kernels::{
@@ -78,7 +80,7 @@ fn main() {
     let isa = Isa::available().find(|isa| words.contains(&format!("{isa:?}"))).unwrap_or(Isa::best());
     let all = Cpu { isa, pool: Pool::new(Cpu::host().pool.threads()) };
     let one = Cpu { isa, pool: Pool::new(1) };
-    println!("{isa:?}, 1 and {} threads; only what is seen counts", all.pool.threads());
+    println!("{isa:?}; only what is seen counts\n{}\n{}", machine::peaks(&one), machine::peaks(&all));
     for Case(kind, batch, sizes) in CASES {
         for format in FORMATS {
             let Sizes { heads, kv_heads, head_dim } = sizes;

@@ -1,7 +1,9 @@
-//! Dense products at the shapes of real models, to be held against what the machine can do in arithmetic and in bandwidth.
+//! Dense products at the shapes of real models, beside what the machine can do in arithmetic and in bandwidth.
 //!
 //! `cargo bench -p mistralrs-kernels --bench dense -- [Avx2] [pack|f32|bf16|f16] [8x1536x8960] [512]`: an instruction set other
 //! than the best; a format; a shape; a number of rows.
+
+mod machine;
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -33,8 +35,11 @@ fn main() {
     if wanted(["pack"; 3]) {
         packing(&cpus);
     }
-    println!("{isa:?}\n{:>5} {:>12} {:>5}  {:^21}  {:^21}", "kept", "shape", "rows", "one thread", "all threads");
+    println!("{isa:?}\n{}\n{}", machine::peaks(&cpus[0]), machine::peaks(&cpus[1]));
+    println!("{:>5} {:>12} {:>5}  {:^27}  {:^27}", "kept", "shape", "rows", "one thread", "all threads");
     for (name, keep) in FORMATS {
+        let numbers = if keep == DenseFormat::Bf16 { machine::Numbers::Bf16 } else { machine::Numbers::F32 };
+        let peaks = cpus.each_ref().map(|cpu| machine::peak(cpu, numbers));
         for (copies, inputs, outputs, all_rows) in SHAPES {
             let shape = format!("{copies}x{inputs}x{outputs}");
             let rows: Vec<usize> = all_rows.iter().copied().filter(|m| wanted([name, &shape, &m.to_string()])).collect();
@@ -46,11 +51,11 @@ fn main() {
             let pack = |_| DenseMatrix::pack(Cpu::host(), Source::F32(&weights), (outputs, inputs), keep);
             let matrices: Vec<DenseMatrix> = (0..copies).map(pack).collect();
             for m in rows {
-                let figures = cpus.each_ref().map(|cpu| {
-                    let seconds = best(cpu, &matrices, m);
+                let figures = [0, 1].map(|i| {
+                    let seconds = best(&cpus[i], &matrices, m);
                     let gflops = 2e-9 * (m * inputs * outputs) as f64 / seconds;
                     let bandwidth = 1e-9 * matrices[0].bytes() as f64 / seconds;
-                    format!("{gflops:6.1} GF/s {bandwidth:5.1} GB/s")
+                    format!("{gflops:6.1} GF/s {} {bandwidth:5.1} GB/s", machine::share(gflops, peaks[i]))
                 });
                 println!("{name:>5} {shape:>12} {m:>5}  {}  {}", figures[0], figures[1]);
             }

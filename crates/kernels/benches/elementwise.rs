@@ -1,6 +1,8 @@
 //! Elementwise operations and operations over rows: time, and bytes read and written per second. What a machine can do at most
 //! is the speed of the memory that the shape fits into; large shapes do not fit the third cache.
 
+mod machine;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,8 @@ fn main() {
     let threads = Cpu::host().pool.threads();
     let bench = Bench { cpus: [1, threads].map(|n| Cpu { isa: Isa::best(), pool: Pool::new(n) }), filter };
     println!("{:?}; one thread, then {threads}", Isa::best());
+    bench.cpus.iter().for_each(|cpu| println!("{}", machine::peaks(cpu)));
+    bench.line("handing work over", 0, |cpu| cpu.pool.run(cpu.pool.threads(), |_| ()));
     bench.norms();
     bench.ropes();
     bench.activations();

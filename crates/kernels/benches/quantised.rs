@@ -1,5 +1,7 @@
-//! Quantised weights: products in GOP/s (and GB/s of weights for one row), from the caches and from DRAM; loading in millions of
-//! weights per second. `cargo bench --bench quantised -- [formats] [--isa avx2] [--threads 1] [--only products|memory|loading]`
+//! Quantised weights: products in GOP/s (and the share of the machine's peak; GB/s of weights for one row), from the caches and from
+//! DRAM; loading in millions of weights per second. `cargo bench --bench quantised -- [formats] [--isa avx2] [--threads 1] [--only products|memory|loading]`
+
+mod machine;
 
 use std::time::Instant;
 
@@ -24,6 +26,7 @@ fn main() {
     let threads = option("--threads").map_or(vec![1, all], |n| vec![n.parse().unwrap_or(1)]);
     for threads in threads {
         let cpu = Cpu { isa, pool: Pool::new(threads) };
+        println!("{}", machine::peaks(&cpu));
         for &format in &formats {
             println!("{format:?}, {isa:?}, threads: {threads}");
             for (name, run) in [("products", products as fn(&Cpu, BlockFormat)), ("memory", memory), ("loading", loading)] {
@@ -37,13 +40,15 @@ fn main() {
 
 /// Weights in cache, many times over.
 fn products(cpu: &Cpu, format: BlockFormat) {
+    let peak = machine::peak(cpu, machine::Numbers::Int8);
     for (inputs, outputs) in SHAPES.into_iter().filter(|(inputs, _)| inputs.is_multiple_of(format.block_size())) {
         let weight = packed(cpu, format, outputs, inputs);
         print!("  {inputs:4} x {outputs:4}, rows: GOP/s ");
         for rows in ROWS {
             let (x, mut y) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
             let time = best(0.08, || weight.matmul(cpu, &x, None, Out::Write(&mut y)));
-            print!("  {rows}: {:.0}", 2e-9 * (rows * inputs * outputs) as f64 / time);
+            let speed = 2e-9 * (rows * inputs * outputs) as f64 / time;
+            print!("  {rows}: {speed:.0} {}", machine::share(speed, peak).trim());
             if rows == 1 {
                 print!(" ({:.0} GB/s)", 1e-9 * weight.bytes() as f64 / time);
             }
@@ -52,32 +57,27 @@ fn products(cpu: &Cpu, format: BlockFormat) {
     }
 }
 
-/// A few rows by more weights than any cache holds; beside it how fast the same bytes are summed.
+/// A few rows by more weights than any cache holds; beside it how fast memory is read alone.
 fn memory(cpu: &Cpu, format: BlockFormat) {
     for (inputs, outputs) in SHAPES.into_iter().take(2).filter(|(inputs, _)| inputs.is_multiple_of(format.block_size())) {
         let one = packed(cpu, format, outputs, inputs);
         let count = 200_000_000 / one.bytes();
         let weights: Vec<QuantisedMatrix> = (0..count).map(|_| packed(cpu, format, outputs, inputs)).collect();
-        let plain = vec![1_u64; count * one.bytes() / 8];
-        let mut read = f64::MAX;
         let speed = |time: f64| 1e-9 * (count * one.bytes()) as f64 / time;
+        let mut read = 0.0;
         print!("  {inputs:4} x {outputs:4} from DRAM, rows: GB/s ");
         for rows in [1, 2, 4, 8, 16] {
             let (x, mut y) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
             let mut product = f64::MAX;
             // In turn, since others use the memory too.
-            for _ in 0..8 {
+            for _ in 0..4 {
                 product = product.min(best(0.0, || weights.iter().for_each(|w| w.matmul(cpu, &x, None, Out::Write(&mut y)))));
-                read = read.min(best(0.0, || {
-                    cpu.pool.split(plain.len(), 1024, |part| {
-                        std::hint::black_box(plain[part].iter().fold(0, |sum, v| sum | v));
-                    })
-                }));
+                read = machine::reading(cpu).max(read);
             }
             let operations = 2e-9 * (rows * inputs * outputs * count) as f64 / product;
             print!("  {rows}: {:.1} ({operations:.0} GOP/s)", speed(product));
         }
-        println!("  reading alone: {:.1}", speed(read));
+        println!("  reading alone: {read:.1}");
     }
 }
 
