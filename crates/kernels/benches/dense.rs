@@ -14,11 +14,15 @@ use kernels::{DenseFormat, DenseMatrix, Out, Source};
 
 /// `(copies, inputs, outputs, rows)`: a 2B decoder's gate or up, down, and attention; a tower's attention; a small decoder's gate
 /// or up; and gates that come from memory, since all copies together do not fit any cache.
-const SHAPES: [(usize, usize, usize, &[usize]); 6] = [
+const SHAPES: [(usize, usize, usize, &[usize]); 10] = [
     (1, 1536, 8960, &[1, 4, 8, 16, 64, 512]),
     (1, 8960, 1536, &[1, 4, 8, 16, 64, 512]),
     (1, 1536, 1536, &[1, 4, 8, 16, 64, 512]),
     (1, 1280, 3840, &[1024]),
+    (1, 768, 2304, &[1024]),
+    (1, 768, 768, &[1024]),
+    (1, 768, 3072, &[1024]),
+    (1, 3072, 768, &[1024]),
     (1, 576, 1536, &[1, 4, 8, 16, 64, 512]),
     (8, 1536, 8960, &[1, 4, 8, 16]),
 ];

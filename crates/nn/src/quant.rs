@@ -39,6 +39,22 @@ const NAMES: [(&str, Quant); 16] = [
     ("q5_1", Quant::Q5_1),
 ];
 
+/// What is asked for elsewhere and made for other hardware, or no better than what is here; and what to take instead.
+const ELSEWHERE: [(&str, Quant); 12] = [
+    ("q8_1", Quant::Q8_0),
+    ("q8k", Quant::Q8_0),
+    ("hqq4", Quant::Q4K),
+    ("hqq8", Quant::Q8_0),
+    ("fp8", Quant::Q8_0),
+    ("f8q8", Quant::Q8_0),
+    ("mxfp4", Quant::Q4K),
+    ("afq2", Quant::Q2K),
+    ("afq3", Quant::Q3K),
+    ("afq4", Quant::Q4K),
+    ("afq6", Quant::Q6K),
+    ("afq8", Quant::Q8_0),
+];
+
 impl Quant {
     /// The format for a token table or output head when the rest has this one: these matter more than their size.
     pub fn promoted(self) -> Self {
@@ -103,10 +119,13 @@ impl FromStr for Quant {
     /// A level (`4`) or a name (`q4k`), in any case.
     fn from_str(text: &str) -> Result<Self, String> {
         let wanted = text.to_ascii_lowercase();
-        let found = NAMES.iter().find(|(name, _)| *name == wanted).map(|(_, quant)| *quant);
-        found.ok_or_else(|| {
-            let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-            format!("{text:?} is not a quantisation; known are {}", known.join(", "))
+        let named = |names: &[(&str, Self)]| names.iter().find(|(name, _)| *name == wanted).map(|(_, quant)| *quant);
+        named(&NAMES).ok_or_else(|| match named(&ELSEWHERE) {
+            Some(instead) => format!("{text:?} cannot be made here; {instead} is what comes nearest"),
+            None => {
+                let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+                format!("{text:?} is not a quantisation; known are {}", known.join(", "))
+            }
         })
     }
 }
@@ -127,7 +146,9 @@ mod tests {
         for (text, expected) in [("4", "q4k"), ("Q8_0", "q8_0"), ("8", "q8_0"), ("q5_1", "q5_1")] {
             assert_eq!(text.parse::<Quant>().unwrap().to_string(), expected);
         }
-        assert!("7".parse::<Quant>().unwrap_err().contains("known are 2, 3"));
+        for (text, expected) in [("7", "known are 2, 3"), ("AFQ4", "\"AFQ4\" cannot be made here; q4k is"), ("fp8", "q8_0 is")] {
+            assert!(text.parse::<Quant>().unwrap_err().contains(expected), "{text}");
+        }
     }
 
     #[test]
