@@ -19,7 +19,7 @@ pub enum Numbers {
 
 /// Independent sums: enough to hide the latency of products, few enough for 16 registers.
 const SUMS: usize = 12;
-const ROUNDS: usize = 20_000;
+const ROUNDS: usize = 100_000;
 
 /// Multiplications and additions per second of all threads, in units of 10^9; nothing where no such instruction is known.
 pub fn peak(cpu: &Cpu, numbers: Numbers) -> Option<f64> {

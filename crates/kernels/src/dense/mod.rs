@@ -192,8 +192,7 @@ impl Product<'_> {
         // Panels first, since then only one thread reads a panel; rows as well where there are too few panels.
         let unit = self.panels_at_a_time();
         let units = panels.div_ceil(unit);
-        let panel_parts = units.min(parts);
-        let tile_parts = (parts / panel_parts).min(tiles);
+        let (panel_parts, tile_parts) = even(units, tiles, parts);
         cpu.pool.run(panel_parts * tile_parts, |part| {
             let (i, j) = (part / tile_parts, part % tile_parts);
             let cut = |i: usize| (i * units / panel_parts * unit).min(panels);
@@ -201,6 +200,14 @@ impl Product<'_> {
             unsafe { run(self, j * tiles / tile_parts..(j + 1) * tiles / tile_parts, cut(i)..cut(i + 1)) }
         });
     }
+}
+
+/// How many parts to cut units of panels and tiles into, for about so many parts in all: the last thread to end decides, so the
+/// largest part should be small. Among equals, more cuts of panels.
+fn even(units: usize, tiles: usize, parts: usize) -> (usize, usize) {
+    let cuts = (1..=units.min(parts)).rev().map(|across| (across, (parts / across).min(tiles)));
+    let largest = |(across, down): &(usize, usize)| units.div_ceil(*across) * tiles.div_ceil(*down) * parts.div_ceil(across * down);
+    cuts.min_by_key(largest).unwrap_or((1, 1))
 }
 
 impl std::fmt::Debug for DenseMatrix {
