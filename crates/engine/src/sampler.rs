@@ -5,6 +5,9 @@ use crate::{EngineError, Logprobs, Sampling};
 /// Candidates that are sorted before the whole vocabulary is.
 const HEAD: usize = 1024;
 
+/// Logits that are looked at side by side.
+const LANES: usize = 16;
+
 /// Draws the tokens of one sequence.
 #[derive(Debug)]
 pub struct Sampler {
@@ -72,18 +75,21 @@ fn sort_head(ids: &mut [usize], logits: &[f32], count: usize) {
     ids[..count].sort_unstable_by(order);
 }
 
-/// The best token, of equals the first.
+/// The best token, of equals the first. Side by side in lanes: a vocabulary has hundreds of thousands of tokens.
 fn argmax(logits: &[f32]) -> Result<usize, EngineError> {
-    let mut best = 0;
-    for (id, logit) in logits.iter().enumerate() {
-        if logit.is_nan() || *logit == f32::INFINITY {
-            return Err(EngineError::NotFinite);
-        }
-        if *logit > logits[best] {
-            best = id;
+    let (mut most, mut wrong) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+    let (whole, rest) = logits.as_chunks::<LANES>();
+    let mut last = [f32::NEG_INFINITY; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    for logits in whole.iter().chain([&last]) {
+        for l in 0..LANES {
+            wrong[l] |= logits[l].is_nan() | (logits[l] == f32::INFINITY);
+            most[l] = if logits[l] > most[l] { logits[l] } else { most[l] };
         }
     }
-    if logits.get(best).is_some_and(|logit| logit.is_finite()) { Ok(best) } else { Err(EngineError::NotFinite) }
+    let most = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let best = logits.iter().position(|logit| *logit == most).filter(|_| most.is_finite() && !wrong.contains(&true));
+    best.ok_or(EngineError::NotFinite)
 }
 
 fn logprobs(logits: &[f32], id: usize, best: usize, count: usize) -> Logprobs {
