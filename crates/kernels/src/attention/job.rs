@@ -75,7 +75,7 @@ impl<'a> Job<'a> {
             (Level::Avx512Bf16, KvFormat::Bf16) => Self::run_unit::<x86::Avx512<true>, x86::Dots>,
             (Level::Avx512Bf16 | Level::Avx512, format) => Self::pick_format::<x86::Avx512<false>>(format),
             (Level::Avx2, format) => Self::pick_format::<x86::Avx2>(format),
-            (Level::Scalar, format) => Self::pick_format::<Portable>(format),
+            (_, format) => Self::pick_format::<Portable>(format),
         }
     }
 

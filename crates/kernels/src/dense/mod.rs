@@ -169,10 +169,10 @@ struct Method {
 fn method(isa: Isa, format: DenseFormat) -> Method {
     use crate::isa::Level;
     match isa.level() {
-        Level::Scalar => scalar::method(format),
         Level::Avx2 => avx2::method(format),
         Level::Avx512Bf16 if format == DenseFormat::Bf16 => avx512::bf16_pairs(),
         Level::Avx512 | Level::Avx512Bf16 => avx512::method(format),
+        _ => scalar::method(format),
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::layout::{INPUTS, Layout, Scales, UNITS, min_pairs};
 use crate::disjoint::Disjoint;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::isa::Level;
 use crate::{Cpu, Isa};
 
@@ -118,6 +118,9 @@ fn round_row(isa: Isa, layout: Layout, row: &[f32], place: (usize, usize), units
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { super::avx2::round_row(layout, row, place, units) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::Dotprod | Level::I8mm => unsafe { super::neon::round_row(layout, row, place, units) },
         _ => round_each(layout, row, place, units, |values, unit| {
             let largest = values.iter().fold(0, |most, v| most.max(v.to_bits() & MAGNITUDE));
             let (largest, inverse) = scale_of(largest);
