@@ -9,6 +9,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod rows;
 mod scalar;
@@ -176,7 +178,13 @@ fn method(isa: Isa, format: DenseFormat) -> Method {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn method(isa: Isa, format: DenseFormat) -> Method {
+    use crate::isa::Level;
+    if isa.level() == Level::Scalar { scalar::method(format) } else { neon::method(format) }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn method(_: Isa, format: DenseFormat) -> Method {
     scalar::method(format)
 }

@@ -10,6 +10,7 @@ use super::activations::{MAGNITUDE, Unit, round_each, scale_of};
 use super::layout::{INPUTS, Layout, OUTPUTS, STEP_BYTES, Scales, UNITS, code_bits, min_pair_at, min_pairs};
 use super::scales::{Lanes, RunScales, UnitScales};
 use crate::blocks::BlockFormat;
+use crate::convert::four_from_f16;
 use crate::isa::Level;
 
 /// Rows of a tile at a level.
@@ -151,7 +152,7 @@ unsafe fn add_half<B: Bytes, const R: usize, const HALF: usize>(
     }
 }
 
-/// Adds integer sums, times the weights' scales.
+/// Adds integer sums, times the weights' scales; the first half's are written.
 ///
 /// # Safety
 /// The instructions of B are there.
@@ -171,7 +172,8 @@ unsafe fn scale<B: Bytes, const R: usize>(
             let begin = vdupq_n_s32(if begins { x[r].sums[half].integer() } else { 0 });
             let dot = B::outputs::<R>(dot, r);
             for v in 0..2 {
-                sum[r][v] = vfmaq_f32(sum[r][v], vcvtq_f32_s32(vaddq_s32(dot[v], begin)), scales[v]);
+                let dot = vcvtq_f32_s32(vaddq_s32(dot[v], begin));
+                sum[r][v] = if half == 0 { vmulq_f32(dot, scales[v]) } else { vfmaq_f32(sum[r][v], dot, scales[v]) };
             }
         }
     }
@@ -400,8 +402,8 @@ impl Bytes for Squares {
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn outputs<const R: usize>(sums: &[Sums; R], r: usize) -> [int32x4_t; 2] {
-        let Sums([a, b, c, d]) = sums[r / 2 * 2];
-        if r % 2 == 0 { [vuzp1q_s32(a, b), vuzp1q_s32(c, d)] } else { [vuzp2q_s32(a, b), vuzp2q_s32(c, d)] }
+        let Sums([a, b, c, d]) = sums[r & !1];
+        if r & 1 == 0 { [vuzp1q_s32(a, b), vuzp1q_s32(c, d)] } else { [vuzp2q_s32(a, b), vuzp2q_s32(c, d)] }
     }
 }
 
@@ -473,8 +475,8 @@ pub(super) unsafe fn halves(bytes: &[u8; 2 * OUTPUTS]) -> Lanes {
     let mut out = [0.0; OUTPUTS];
     for v in 0..OUTPUTS / 4 {
         // SAFETY: 8 bytes.
-        let halves = vreinterpret_f16_u8(unsafe { vld1_u8(bytes[v * 8..v * 8 + 8].as_ptr()) });
-        put(&mut out, v, vcvt_f32_f16(halves));
+        let halves = vreinterpret_u16_u8(unsafe { vld1_u8(bytes[v * 8..v * 8 + 8].as_ptr()) });
+        put(&mut out, v, four_from_f16(halves));
     }
     out
 }
