@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::kernels::Panel;
 use super::lanes::{Lanes, Portable};
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
 use super::operand::{Bytes, Full, Halves, Operand, Pairs};
 use super::plan::{Plan, Split, Unit, partial_len, seen};
 use super::tile::{PANELS, ROWS, Scratch, Tile};
@@ -79,7 +81,13 @@ impl<'a> Job<'a> {
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn pick(&self, level: Level) -> RunUnit<'a> {
+        let format = self.past.kv.format();
+        if level == Level::Scalar { Self::pick_format::<Portable>(format) } else { Self::pick_format::<Neon>(format) }
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn pick(&self, _: Level) -> RunUnit<'a> {
         Self::pick_format::<Portable>(self.past.kv.format())
     }
