@@ -75,7 +75,8 @@ fn detected(level: Level) -> bool {
 #[cfg(target_arch = "aarch64")]
 fn detected(level: Level) -> bool {
     use std::arch::is_aarch64_feature_detected;
-    let neon = || is_aarch64_feature_detected!("neon");
+    // Panels are read as they lie, the lowest byte first.
+    let neon = || cfg!(target_endian = "little") && is_aarch64_feature_detected!("neon");
     let dotprod = || neon() && is_aarch64_feature_detected!("dotprod");
     match level {
         Level::Scalar => true,

@@ -100,7 +100,7 @@ fn times(factor: &Lanes, bytes: &[u8], value: impl Fn(u8) -> f32, out: &mut Lane
 #[inline(always)]
 fn halves(run: &[u8], at: usize) -> Lanes {
     // Every unit of the simplest formats has some: worth the machine's own conversion where all machines have one.
-    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
     if let Some(bytes) = run[at..].first_chunk() {
         // SAFETY: the compiler's target has NEON.
         return unsafe { super::neon::halves(bytes) };
