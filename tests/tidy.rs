@@ -39,6 +39,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("env::set_var", &[]),
     ("cfg(target_arch", &["crates/kernels/"]),
     ("is_x86_feature_detected", &["crates/kernels/"]),
+    ("is_aarch64_feature_detected", &["crates/kernels/"]),
     ("anyhow", &["crates/cli/"]),
     ("println!", &["crates/cli/", "crates/kernels/benches/"]),
     ("dbg!", &[]),

@@ -6,8 +6,8 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Level);
 
-/// Instruction sets that kernels are written for, each containing those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Instruction sets that kernels are written for, each containing those before it of the same architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// What the compiler's target has. Always there.
     Scalar,
@@ -17,6 +17,17 @@ pub enum Level {
     Avx512,
     /// The same with BF16 (Cooper Lake, Sapphire Rapids, Zen 4).
     Avx512Bf16,
+    /// NEON: every aarch64.
+    Neon,
+    /// The same with dot products of bytes (Neoverse N1, Cortex-A76, Apple M1).
+    Dotprod,
+    /// The same with products of 2 by 8 bytes (Neoverse V1, Cortex-A710, Apple M2).
+    I8mm,
+}
+
+impl Level {
+    /// The least first.
+    const ALL: [Self; 7] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Neon, Self::Dotprod, Self::I8mm];
 }
 
 impl Isa {
@@ -27,7 +38,7 @@ impl Isa {
 
     /// All that this machine has, the least first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Bf16].into_iter().filter(|level| detected(*level)).map(Self)
+        Level::ALL.into_iter().filter(|level| detected(*level)).map(Self)
     }
 
     /// Which one it is.
@@ -57,10 +68,26 @@ fn detected(level: Level) -> bool {
         Level::Avx2 => avx2(),
         Level::Avx512 => avx2() && avx512(),
         Level::Avx512Bf16 => avx2() && avx512() && is_x86_feature_detected!("avx512bf16"),
+        Level::Neon | Level::Dotprod | Level::I8mm => false,
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn detected(level: Level) -> bool {
+    use std::arch::is_aarch64_feature_detected;
+    // Panels are read as they lie, the lowest byte first.
+    let neon = || cfg!(target_endian = "little") && is_aarch64_feature_detected!("neon");
+    let dotprod = || neon() && is_aarch64_feature_detected!("dotprod");
+    match level {
+        Level::Scalar => true,
+        Level::Neon => neon(),
+        Level::Dotprod => dotprod(),
+        Level::I8mm => dotprod() && is_aarch64_feature_detected!("i8mm"),
+        Level::Avx2 | Level::Avx512 | Level::Avx512Bf16 => false,
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detected(level: Level) -> bool {
     level == Level::Scalar
 }
@@ -123,11 +150,12 @@ macro_rules! for_each_isa {
                 }
                 // SAFETY: an `Isa` exists only where the machine has it.
                 match isa.level() {
-                    $crate::isa::Level::Scalar => $body::<$crate::isa::Compiled>($($arg),*),
                     $crate::isa::Level::Avx2 => unsafe { avx2($($arg),*) },
                     $crate::isa::Level::Avx512 | $crate::isa::Level::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                    _ => $body::<$crate::isa::Compiled>($($arg),*),
                 }
             }
+            // On aarch64 what the compiler's target has is NEON.
             #[cfg(not(target_arch = "x86_64"))]
             {
                 let _ = isa;

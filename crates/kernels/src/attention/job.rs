@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::kernels::Panel;
 use super::lanes::{Lanes, Portable};
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
 use super::operand::{Bytes, Full, Halves, Operand, Pairs};
 use super::plan::{Plan, Split, Unit, partial_len, seen};
 use super::tile::{PANELS, ROWS, Scratch, Tile};
@@ -75,11 +77,17 @@ impl<'a> Job<'a> {
             (Level::Avx512Bf16, KvFormat::Bf16) => Self::run_unit::<x86::Avx512<true>, x86::Dots>,
             (Level::Avx512Bf16 | Level::Avx512, format) => Self::pick_format::<x86::Avx512<false>>(format),
             (Level::Avx2, format) => Self::pick_format::<x86::Avx2>(format),
-            (Level::Scalar, format) => Self::pick_format::<Portable>(format),
+            (_, format) => Self::pick_format::<Portable>(format),
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn pick(&self, level: Level) -> RunUnit<'a> {
+        let format = self.past.kv.format();
+        if level == Level::Scalar { Self::pick_format::<Portable>(format) } else { Self::pick_format::<Neon>(format) }
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn pick(&self, _: Level) -> RunUnit<'a> {
         Self::pick_format::<Portable>(self.past.kv.format())
     }

@@ -214,7 +214,7 @@ unsafe impl Lanes for Portable {
 mod tests {
     use super::*;
     use crate::Isa;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     use crate::isa::Level;
 
     struct Each<'a>(&'a mut [f32], bool);
@@ -242,6 +242,8 @@ mod tests {
                 Level::Avx512 => super::super::x86::Avx512::<false>::run(work),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512Bf16 => super::super::x86::Avx512::<true>::run(work),
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon | Level::Dotprod | Level::I8mm => super::super::neon::Neon::run(work),
                 _ => Portable::run(work),
             }
         }

@@ -9,6 +9,8 @@
 mod job;
 mod kernels;
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod operand;
 mod plan;
 #[cfg(test)]

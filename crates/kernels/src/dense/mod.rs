@@ -9,6 +9,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod rows;
 mod scalar;
@@ -169,14 +171,20 @@ struct Method {
 fn method(isa: Isa, format: DenseFormat) -> Method {
     use crate::isa::Level;
     match isa.level() {
-        Level::Scalar => scalar::method(format),
         Level::Avx2 => avx2::method(format),
         Level::Avx512Bf16 if format == DenseFormat::Bf16 => avx512::bf16_pairs(),
         Level::Avx512 | Level::Avx512Bf16 => avx512::method(format),
+        _ => scalar::method(format),
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn method(isa: Isa, format: DenseFormat) -> Method {
+    use crate::isa::Level;
+    if isa.level() == Level::Scalar { scalar::method(format) } else { neon::method(format) }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn method(_: Isa, format: DenseFormat) -> Method {
     scalar::method(format)
 }
@@ -206,7 +214,8 @@ impl Product<'_> {
 /// largest part should be small. Among equals, more cuts of panels.
 fn even(units: usize, tiles: usize, parts: usize) -> (usize, usize) {
     let cuts = (1..=units.min(parts)).rev().map(|across| (across, (parts / across).min(tiles)));
-    let largest = |(across, down): &(usize, usize)| units.div_ceil(*across) * tiles.div_ceil(*down) * parts.div_ceil(across * down);
+    let largest =
+        |(across, down): &(usize, usize)| units.div_ceil(*across) * tiles.div_ceil(*down) * parts.div_ceil(across * down);
     cuts.min_by_key(largest).unwrap_or((1, 1))
 }
 

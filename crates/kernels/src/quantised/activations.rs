@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::layout::{INPUTS, Layout, Scales, UNITS, min_pairs};
 use crate::disjoint::Disjoint;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::isa::Level;
 use crate::{Cpu, Isa};
 
@@ -122,6 +122,9 @@ fn round_row(isa: Isa, layout: Layout, row: &[f32], place: (usize, usize), units
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { super::avx2::round_row(layout, row, place, units) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::Dotprod | Level::I8mm => unsafe { super::neon::round_row(layout, row, place, units) },
         _ => round_each(
             layout,
             row,

@@ -10,6 +10,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod layout;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod scalar;
 mod scales;
@@ -22,7 +24,7 @@ use pack::{Rows, pack, quantise};
 
 use crate::blocks::{BlockFormat, Parts};
 use crate::disjoint::Disjoint;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::isa::Level;
 use crate::{Cpu, Isa, Memory, Out, Source};
 
@@ -170,6 +172,8 @@ fn tile_rows(isa: Isa) -> usize {
         Level::Avx512 | Level::Avx512Bf16 => avx512::ROWS,
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => avx2::ROWS,
+        #[cfg(target_arch = "aarch64")]
+        level @ (Level::Neon | Level::Dotprod | Level::I8mm) => neon::rows(level),
         _ => scalar::ROWS,
     }
 }
@@ -252,6 +256,9 @@ fn compute(isa: Isa, layout: Layout, panel: &[u8], units: &[Unit], out: &mut [[f
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { avx2::tile(layout, panel, units, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        level @ (Level::Neon | Level::Dotprod | Level::I8mm) => unsafe { neon::tile(level, layout, panel, units, out) },
         _ => scalar::tile(layout, panel, units, out),
     }
 }

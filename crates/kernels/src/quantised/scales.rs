@@ -99,6 +99,12 @@ fn times(factor: &Lanes, bytes: &[u8], value: impl Fn(u8) -> f32, out: &mut Lane
 /// Sixteen half-precision numbers at `at`.
 #[inline(always)]
 fn halves(run: &[u8], at: usize) -> Lanes {
+    // Every unit of the simplest formats has some: worth the machine's own conversion where all machines have one.
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+    if let Some(bytes) = run[at..].first_chunk() {
+        // SAFETY: the compiler's target has NEON.
+        return unsafe { super::neon::halves(bytes) };
+    }
     let mut out = [0.0; OUTPUTS];
     for (out, half) in out.iter_mut().zip(run[at..at + 2 * OUTPUTS].as_chunks::<2>().0) {
         *out = from_f16(f16::from_le_bytes(*half));
