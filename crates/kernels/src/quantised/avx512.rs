@@ -13,6 +13,9 @@ use crate::blocks::BlockFormat;
 /// instructions, which go to other ports than products on Zen 4 but not on Intel.
 pub(super) const ROWS: usize = 8;
 
+/// How far ahead codes are asked for, in bytes: what memory delivers while the units in between are multiplied with several rows.
+const AHEAD: usize = 4096;
+
 /// `panel`: weights; `units`: `[units, rows]`; `out`: `[rows, 16]`.
 ///
 /// # Safety
@@ -70,6 +73,12 @@ unsafe fn kernel<const LOW: usize, const HIGH: usize, S: Scales, const R: usize>
         // What a run adds, in units of its own, where its activations have such.
         let mut sums = [_mm512_setzero_ps(); R];
         for (u, x) in units.as_chunks::<R>().0.iter().enumerate() {
+            // Fewer rows ask for so much so fast that the processor fetches ahead without being told.
+            if R > 4 {
+                for line in 0..LOW + HIGH {
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line * STEP_BYTES).cast());
+                }
+            }
             // SAFETY: the run has this unit.
             unsafe {
                 let sums = if S::ONE_FACTOR { &mut sums } else { &mut y };
