@@ -41,7 +41,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("is_x86_feature_detected", &["crates/kernels/"]),
     ("is_aarch64_feature_detected", &["crates/kernels/"]),
     ("anyhow", &["crates/cli/"]),
-    ("println!", &["crates/cli/", "crates/kernels/benches/"]),
+    ("println!", &["crates/cli/", "crates/kernels/benches/", "crates/models/examples/"]),
     ("dbg!", &[]),
     ("todo!", &[]),
     ("unsafe", &["crates/kernels/", "crates/nn/src/checkpoint.rs"]),

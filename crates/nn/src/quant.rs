@@ -56,6 +56,16 @@ const ELSEWHERE: [(&str, Quant); 12] = [
 ];
 
 impl Quant {
+    /// All of them, by their bits.
+    pub const ALL: [Self; 10] =
+        [Self::Q2K, Self::Q3K, Self::Q4_0, Self::Q4K, Self::Q4_1, Self::Q5_0, Self::Q5K, Self::Q5_1, Self::Q6K, Self::Q8_0];
+
+    /// Bits that a weight takes, its share of the scales included.
+    pub fn bits(self) -> f64 {
+        let format = self.block_format();
+        8.0 * format.block_bytes() as f64 / format.block_size() as f64
+    }
+
     /// The format for a token table or output head when the rest has this one: these matter more than their size.
     pub fn promoted(self) -> Self {
         match self {
