@@ -127,6 +127,15 @@ pub(crate) fn from_f16(x: f16) -> f32 {
     f32::from_bits((bits & 0x8000) << 16 | number)
 }
 
+/// The first numbers of four pairs of bf16, or (`half` 1) the second: see [`to_bf16_pair`].
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn four_from_bf16_pairs(pairs: std::arch::aarch64::uint32x4_t, half: usize) -> std::arch::aarch64::float32x4_t {
+    use std::arch::aarch64::{vandq_u32, vdupq_n_u32, vreinterpretq_f32_u32, vshlq_n_u32};
+    vreinterpretq_f32_u32(if half == 0 { vshlq_n_u32::<16>(pairs) } else { vandq_u32(pairs, vdupq_n_u32(0xffff_0000)) })
+}
+
 /// Four numbers of f16, by the one instruction for it. The library's function is younger than the Rust that we ask for.
 #[cfg(target_arch = "aarch64")]
 #[inline]

@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::lanes::{Lanes, Work};
-use crate::convert::four_from_f16;
+use crate::convert::{four_from_bf16_pairs, four_from_f16};
 
 /// Four times four.
 #[derive(Clone, Copy)]
@@ -57,10 +57,7 @@ unsafe impl Lanes for Neon {
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const u32, half: usize) -> Self {
-        Self(each!(i => {
-            let pairs = vld1q_u32(from.add(4 * i));
-            vreinterpretq_f32_u32(if half == 0 { vshlq_n_u32::<16>(pairs) } else { vandq_u32(pairs, vdupq_n_u32(0xffff_0000)) })
-        }))
+        Self(each!(i => four_from_bf16_pairs(vld1q_u32(from.add(4 * i)), half)))
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {

@@ -1,32 +1,16 @@
 //! AVX2: a panel is two registers; tiles of at most twelve registers of sums, with room for the weights and a word.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use half::f16;
 
-use super::rows::Word;
-use super::tile::{Block, Kernel, Product, multiply, shapes};
-use super::{DenseFormat, Method, PANEL};
+use super::PANEL;
+use super::tile::{Block, Kernel, Product, method, shapes};
 
 /// The most rows of a tile.
 const TILE: usize = 6;
 
-/// How weights of a format are multiplied by f32.
-pub(super) fn method(format: DenseFormat) -> Method {
-    let run = match format {
-        DenseFormat::F32 => by::<F32>,
-        DenseFormat::F16 => by::<F16>,
-        DenseFormat::Bf16 => by::<Bf16>,
-    };
-    Method { word: Word::F32, tile: TILE, run }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn by<K: Kernel>(product: &Product<'_>, tiles: Range<usize>, panels: Range<usize>) {
-    // SAFETY: the caller's promise.
-    unsafe { multiply::<K>(product, tiles, panels) }
-}
+method!(TILE, "avx2,fma,f16c");
 
 /// What all three have in common; `$weights` are eight of them, the first or (`$side` 1) the last.
 macro_rules! kernel {

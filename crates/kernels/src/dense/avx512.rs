@@ -6,21 +6,13 @@ use std::ops::Range;
 use half::f16;
 
 use super::rows::Word;
-use super::tile::{Block, Kernel, Product, multiply, shapes};
-use super::{DenseFormat, Method, PANEL};
+use super::tile::{Block, Kernel, Product, method, multiply, shapes};
+use super::{Method, PANEL};
 
 /// The most rows of a tile.
 const TILE: usize = 12;
 
-/// How weights of a format are multiplied by f32.
-pub(super) fn method(format: DenseFormat) -> Method {
-    let run = match format {
-        DenseFormat::F32 => by::<F32>,
-        DenseFormat::F16 => by::<F16>,
-        DenseFormat::Bf16 => by::<Bf16>,
-    };
-    Method { word: Word::F32, tile: TILE, run }
-}
+method!(TILE, "avx512f,avx512bw,avx512dq,avx512vl");
 
 /// How bf16 weights are multiplied by inputs rounded to bf16, two at a time.
 pub(super) fn bf16_pairs() -> Method {
@@ -30,12 +22,6 @@ pub(super) fn bf16_pairs() -> Method {
         unsafe { multiply::<Bf16Pairs>(product, tiles, panels) }
     }
     Method { word: Word::Bf16Pair, tile: TILE, run }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn by<K: Kernel>(product: &Product<'_>, tiles: Range<usize>, panels: Range<usize>) {
-    // SAFETY: the caller's promise.
-    unsafe { multiply::<K>(product, tiles, panels) }
 }
 
 /// What all four have in common; `$features` is what `mul_add` needs.

@@ -1,33 +1,17 @@
 //! NEON: a panel is four registers; tiles of at most 24 registers of sums, with room for the weights of a panel and a word.
 
 use std::arch::aarch64::*;
-use std::ops::Range;
 
 use half::f16;
 
-use super::rows::Word;
-use super::tile::{Block, Kernel, Product, multiply, shapes};
-use super::{DenseFormat, Method, PANEL};
-use crate::convert::four_from_f16;
+use super::PANEL;
+use super::tile::{Block, Kernel, Product, method, shapes};
+use crate::convert::{four_from_bf16_pairs, four_from_f16};
 
 /// The most rows of a tile.
 const TILE: usize = 6;
 
-/// How weights of a format are multiplied by f32.
-pub(super) fn method(format: DenseFormat) -> Method {
-    let run = match format {
-        DenseFormat::F32 => by::<F32>,
-        DenseFormat::F16 => by::<F16>,
-        DenseFormat::Bf16 => by::<Bf16>,
-    };
-    Method { word: Word::F32, tile: TILE, run }
-}
-
-#[target_feature(enable = "neon")]
-unsafe fn by<K: Kernel>(product: &Product<'_>, tiles: Range<usize>, panels: Range<usize>) {
-    // SAFETY: the caller's promise.
-    unsafe { multiply::<K>(product, tiles, panels) }
-}
+method!(TILE, "neon");
 
 /// What all three have in common; `$weights` are four of them, those of quarter `$quarter`.
 macro_rules! kernel {
@@ -94,7 +78,4 @@ kernel!(F32, [[f32; PANEL]; 2], |pair, half, quarter| vld1q_f32(pair[half].as_pt
 kernel!(F16, [[f16; PANEL]; 2], |pair, half, quarter| four_from_f16(vld1_u16(pair[half].as_ptr().add(4 * quarter).cast())));
 
 // The even inputs' weights are the lower halves.
-kernel!(Bf16, [u32; PANEL], |pair, half, quarter| {
-    let both = vld1q_u32(pair.as_ptr().add(4 * quarter));
-    vreinterpretq_f32_u32(if half == 0 { vshlq_n_u32::<16>(both) } else { vandq_u32(both, vdupq_n_u32(0xffff_0000)) })
-});
+kernel!(Bf16, [u32; PANEL], |pair, half, quarter| four_from_bf16_pairs(vld1q_u32(pair.as_ptr().add(4 * quarter)), half));

@@ -1,32 +1,16 @@
 //! What is compiled for every machine: sixteen lanes that the compiler may put into whatever registers there are.
 
-use std::ops::Range;
-
 use half::f16;
 
-use super::rows::Word;
-use super::tile::{Block, Kernel, Product, multiply, shapes};
-use super::{DenseFormat, Method, PANEL};
+use super::PANEL;
+use super::tile::{Block, Kernel, Product, method, shapes};
 use crate::convert::{from_bf16_pair, from_f16};
 use crate::isa::{Compiled, MulAdd};
 
 /// The most rows of a tile.
 const TILE: usize = 4;
 
-/// How weights of a format are multiplied by f32.
-pub(super) fn method(format: DenseFormat) -> Method {
-    let run = match format {
-        DenseFormat::F32 => by::<F32>,
-        DenseFormat::F16 => by::<F16>,
-        DenseFormat::Bf16 => by::<Bf16>,
-    };
-    Method { word: Word::F32, tile: TILE, run }
-}
-
-unsafe fn by<K: Kernel>(product: &Product<'_>, tiles: Range<usize>, panels: Range<usize>) {
-    // SAFETY: the caller's promise.
-    unsafe { multiply::<K>(product, tiles, panels) }
-}
+method!(TILE);
 
 /// What all three have in common.
 macro_rules! kernel {

@@ -208,3 +208,24 @@ macro_rules! shapes {
     };
 }
 pub(super) use shapes;
+
+/// How weights of a format are multiplied by f32, by the kernels `F32`, `F16` and `Bf16` of an instruction set's module and with the
+/// features that it stands for.
+macro_rules! method {
+    ($tile:expr $(, $features:literal)?) => {
+        pub(super) fn method(format: $crate::DenseFormat) -> $crate::dense::Method {
+            $(#[target_feature(enable = $features)])?
+            unsafe fn by<K: Kernel>(product: &Product<'_>, tiles: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
+                // SAFETY: the caller's promise.
+                unsafe { $crate::dense::tile::multiply::<K>(product, tiles, panels) }
+            }
+            let run = match format {
+                $crate::DenseFormat::F32 => by::<F32>,
+                $crate::DenseFormat::F16 => by::<F16>,
+                $crate::DenseFormat::Bf16 => by::<Bf16>,
+            };
+            $crate::dense::Method { word: $crate::dense::rows::Word::F32, tile: $tile, run }
+        }
+    };
+}
+pub(super) use method;

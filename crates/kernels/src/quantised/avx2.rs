@@ -6,8 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::activations::{MAGNITUDE, Unit, round_each};
-use super::layout::INPUTS;
-use super::layout::{Layout, OUTPUTS, STEP_BYTES, UNITS, min_pair_at, min_pairs};
+use super::layout::{INPUTS, Layout, OUTPUTS, STEP_BYTES, UNITS, min_pair_at, min_pairs};
 use super::scales::{Lanes, RunScales, UnitScales};
 use crate::blocks::BlockFormat;
 
