@@ -191,10 +191,7 @@ fn template(files: &Files, options: &LoadOptions) -> Result<ChatTemplate, Error>
     let all = TemplateFiles {
         jinja_explicit: ours(&options.jinja_explicit)?,
         chat_template: ours(&options.chat_template)?,
-        processor_config: theirs("processor_config.json")?,
-        chat_template_jinja: theirs("chat_template.jinja")?,
-        tokenizer_config: theirs("tokenizer_config.json")?,
-        chat_template_json: theirs("chat_template.json")?,
+        ..TemplateFiles::of_model(theirs)?
     };
     let chosen = all.choose().and_then(ChatTemplate::new);
     chosen.map_err(|e| match e {

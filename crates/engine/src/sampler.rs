@@ -5,9 +5,6 @@ use crate::{EngineError, Logprobs, Sampling};
 /// Candidates that are sorted before the whole vocabulary is.
 const HEAD: usize = 1024;
 
-/// Logits that are looked at side by side.
-const LANES: usize = 16;
-
 /// Draws the tokens of one sequence.
 #[derive(Debug)]
 pub struct Sampler {
@@ -75,21 +72,9 @@ fn sort_head(ids: &mut [usize], logits: &[f32], count: usize) {
     ids[..count].sort_unstable_by(order);
 }
 
-/// The best token, of equals the first. Side by side in lanes: a vocabulary has hundreds of thousands of tokens.
+/// The best token, of equals the first.
 fn argmax(logits: &[f32]) -> Result<usize, EngineError> {
-    let (mut most, mut wrong) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
-    let (whole, rest) = logits.as_chunks::<LANES>();
-    let mut last = [f32::NEG_INFINITY; LANES];
-    last[..rest.len()].copy_from_slice(rest);
-    for logits in whole.iter().chain([&last]) {
-        for l in 0..LANES {
-            wrong[l] |= logits[l].is_nan() | (logits[l] == f32::INFINITY);
-            most[l] = if logits[l] > most[l] { logits[l] } else { most[l] };
-        }
-    }
-    let most = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    let best = logits.iter().position(|logit| *logit == most).filter(|_| most.is_finite() && !wrong.contains(&true));
-    best.ok_or(EngineError::NotFinite)
+    nn::argmax(logits).filter(|best| logits[*best].is_finite()).ok_or(EngineError::NotFinite)
 }
 
 fn logprobs(logits: &[f32], id: usize, best: usize, count: usize) -> Logprobs {

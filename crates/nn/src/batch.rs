@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::Tensor;
+use crate::{Prompt, Tensor};
 
 /// Tokens of several sequences, packed without padding. A span of one row and a span of five hundred take the same path.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,21 @@ pub struct Batch {
     pub media: Vec<MediaRows>,
     /// Rows whose logits are wanted, ascending.
     pub wanted: Vec<usize>,
+}
+
+impl Batch {
+    /// A whole prompt and nobody else, in the first blocks of a cache. Its media rows, if any, are the caller's to add.
+    pub fn alone(prompt: &Prompt, block_size: usize, wanted: Vec<usize>) -> Self {
+        let rows = prompt.tokens.len();
+        let blocks = (0..rows.div_ceil(block_size) as u32).collect();
+        Self {
+            tokens: prompt.tokens.clone(),
+            positions: (0..rows).map(|row| prompt.positions.at(row)).collect(),
+            spans: vec![Span { rows: 0..rows, start: 0, blocks, islands: prompt.islands.clone() }],
+            media: Vec::new(),
+            wanted,
+        }
+    }
 }
 
 /// One sequence's rows in a batch.

@@ -167,7 +167,8 @@ impl Checkpoint {
         let (bytes, dtype) = (self.bytes_of(entry), dtype(entry.dtype).unwrap_or(DType::F32));
         let length = width * dtype.size_in_bytes();
         let mut numbers = vec![0.0; rows.len() * width];
-        for (into, &row) in numbers.chunks_exact_mut(width).zip(rows) {
+        // Rows of no width are none, not chunks.
+        for (into, &row) in numbers.chunks_exact_mut(width.max(1)).zip(rows) {
             let row =
                 bytes.get(row as usize * length..(row as usize + 1) * length).ok_or(NnError::Input("a row of the table"))?;
             Source::with_bytes(row, host::dense_format(dtype), |row| row.widen(0..width, into));

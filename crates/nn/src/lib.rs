@@ -37,7 +37,7 @@ pub use error::NnError;
 pub use files::Files;
 pub use importance::{Calibration, Coverage, Importance, Observer};
 pub use linear::{Embedding, Format, Linear, Packed};
-pub use model::Model;
+pub use model::{Model, argmax};
 pub use norm::{Norm, NormConfig};
 pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
 pub use quant::Quant;

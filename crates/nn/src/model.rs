@@ -1,4 +1,4 @@
-use crate::{Batch, Cache, CacheSpec, MediaInput, NnError, Tensor};
+use crate::{Batch, Cache, CacheSpec, MediaInput, NnError, Tensor, host};
 
 /// A loaded model, as the engine sees it.
 pub trait Model: Send {
@@ -19,4 +19,9 @@ pub trait Model: Send {
     /// # Errors
     /// The device failed. The cache rows of this step are then undefined, all others are as before.
     fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError>;
+}
+
+/// The place of the largest logit, of equals the first; none where there is no logit, or one is NaN.
+pub fn argmax(logits: &[f32]) -> Option<usize> {
+    kernels::reduce::argmax(host::cpu(), logits)
 }

@@ -88,7 +88,7 @@ impl Quant {
 
     /// Whether its blocks are of 256 weights.
     pub(crate) fn is_k_quant(self) -> bool {
-        matches!(self, Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K)
+        self.block_format().block_size() == 256
     }
 
     pub(crate) fn block_format(self) -> BlockFormat {

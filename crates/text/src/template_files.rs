@@ -34,6 +34,20 @@ pub struct TemplateFiles {
 }
 
 impl TemplateFiles {
+    /// Those that a model ships, by a function that gives a file's name for messages and its text, if there is one.
+    ///
+    /// # Errors
+    /// What the function fails with.
+    pub fn of_model<E>(read: impl Fn(&str) -> Result<Option<(String, String)>, E>) -> Result<Self, E> {
+        Ok(Self {
+            processor_config: read("processor_config.json")?,
+            chat_template_jinja: read("chat_template.jinja")?,
+            tokenizer_config: read("tokenizer_config.json")?,
+            chat_template_json: read("chat_template.json")?,
+            ..Self::default()
+        })
+    }
+
     /// The template that wins, with the special tokens of tokenizer_config.json (or of the `--chat-template` object).
     pub fn choose(&self) -> Result<TemplateFile, TextError> {
         let tokens = match &self.tokenizer_config {

@@ -62,14 +62,8 @@ impl<'a> Reader<'a> {
         let markers: Vec<&str> = model.processor.markers().iter().map(|marker| marker.text).collect();
         let name = "tokenizer.json";
         let tokenizer = Tokenizer::new(name, &files.read(name)?.ok_or("there is no tokenizer.json")?, &markers)?;
-        let file = |name: &str| -> Result<_> { Ok(files.text(name)?.map(|text| (name.to_string(), text))) };
-        let templates = TemplateFiles {
-            processor_config: file("processor_config.json")?,
-            chat_template_jinja: file("chat_template.jinja")?,
-            tokenizer_config: file("tokenizer_config.json")?,
-            chat_template_json: file("chat_template.json")?,
-            ..TemplateFiles::default()
-        };
+        let file = |name: &str| files.text(name).map(|text| text.map(|text| (name.to_string(), text)));
+        let templates = TemplateFiles::of_model(file)?;
         Ok(Self { model, tokenizer, template: ChatTemplate::new(templates.choose()?)? })
     }
 

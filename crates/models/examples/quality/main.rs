@@ -21,7 +21,7 @@ use cases::Case;
 use divergence::Figures;
 use dump::Dump;
 use mistralrs_models::{Loaded, load};
-use nn::{Batch, Cache, DType, Device, Files, LoadSettings, MediaRows, Quant, Span};
+use nn::{Batch, Cache, DType, Device, Files, LoadSettings, MediaRows, Quant};
 use serde_json::json;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -91,17 +91,9 @@ fn options() -> Result<Options> {
 fn logits(loaded: &Loaded, cases: &[Case]) -> Result<Vec<Vec<f32>>> {
     let mut logits = Vec::new();
     for case in cases {
-        let tokens = case.prompt.tokens.len();
-        let blocks = tokens.div_ceil(BLOCK_SIZE);
-        let span = Span { rows: 0..tokens, start: 0, blocks: (0..blocks as u32).collect(), islands: case.prompt.islands.clone() };
+        let blocks = case.prompt.tokens.len().div_ceil(BLOCK_SIZE);
         let media = case.media.iter().map(|(at, rows)| MediaRows { at: at.start, rows: rows.clone() });
-        let batch = Batch {
-            tokens: case.prompt.tokens.clone(),
-            positions: (0..tokens).map(|i| case.prompt.positions.at(i)).collect(),
-            spans: vec![span],
-            media: media.collect(),
-            wanted: case.counted.clone().collect(),
-        };
+        let batch = Batch { media: media.collect(), ..Batch::alone(&case.prompt, BLOCK_SIZE, case.counted.clone().collect()) };
         let mut cache = Cache::new(loaded.model.cache_spec(), blocks, BLOCK_SIZE, loaded.dtype, &Device::Cpu)?;
         logits.extend(loaded.model.forward(&batch, &mut cache)?.to_vec2()?);
     }

@@ -55,14 +55,8 @@ impl Subject {
         let loaded = load(files, LoadSettings::default()).unwrap_or_else(|e| panic!("{}: {e}", files.name()));
         let markers: Vec<&str> = loaded.processor.markers().iter().map(|m| m.text).collect();
         let tokenizer = Tokenizer::new("tokenizer.json", &files.read("tokenizer.json").unwrap().unwrap(), &markers).unwrap();
-        let file = |name: &str| files.text(name).unwrap().map(|text| (name.to_string(), text));
-        let templates = TemplateFiles {
-            processor_config: file("processor_config.json"),
-            chat_template_jinja: file("chat_template.jinja"),
-            tokenizer_config: file("tokenizer_config.json"),
-            chat_template_json: file("chat_template.json"),
-            ..TemplateFiles::default()
-        };
+        let file = |name: &str| files.text(name).map(|text| text.map(|text| (name.to_string(), text)));
+        let templates = TemplateFiles::of_model(file).unwrap();
         Self { loaded, tokenizer, template: ChatTemplate::new(templates.choose().unwrap()).unwrap() }
     }
 

@@ -8,6 +8,7 @@ use nn::{Calibration, Coverage, DType, Files, Importance, LoadSettings, Prompt, 
 use serde_json::Value;
 use text::{Piece, Tokenizer};
 
+use crate::divergence::Figures;
 use crate::run::prompt_logits;
 
 /// Tokens that are read together.
@@ -49,19 +50,6 @@ fn logits(loaded: &Loaded, tokens: &[u32]) -> Vec<Vec<f32>> {
     tokens.chunks(CHUNK).flat_map(read).collect()
 }
 
-/// How far the second distribution of the next token is from the first, on average (Kullback and Leibler, in nats).
-fn divergence(of: &[Vec<f32>], from: &[Vec<f32>]) -> f64 {
-    let log_probabilities = |logits: &[f32]| -> Vec<f64> {
-        let largest = logits.iter().fold(f32::MIN, |a, b| a.max(*b));
-        let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
-        logits.iter().map(|logit| f64::from(logit - largest) - sum.ln()).collect()
-    };
-    let row = |(p, q): (&Vec<f32>, &Vec<f32>)| -> f64 {
-        log_probabilities(p).iter().zip(log_probabilities(q)).map(|(p, q)| p.exp() * (p - q)).sum()
-    };
-    of.iter().zip(from).map(row).sum::<f64>() / of.len() as f64
-}
-
 /// Mean square of the differences.
 fn error(of: &[Vec<f32>], from: &[Vec<f32>]) -> f64 {
     let differences = of.iter().flatten().zip(from.iter().flatten()).map(|(a, b)| f64::from(a - b));
@@ -82,7 +70,7 @@ fn calibration_brings_low_bits_nearer_to_the_dense_model() {
             let loaded = quantised(Some(quant), importance);
             let found = texts.each_ref().map(|text| logits(&loaded, text));
             let errors = [0, 1].map(|i| error(&expected[i], &found[i]));
-            (loaded.importance, (errors, divergence(&expected[0], &found[0])))
+            (loaded.importance, (errors, Figures::of(&expected[0], &found[0]).mean))
         });
         println!("{quant}: (errors of logits in its text and another, divergence) {plain:?} without importance, {guided:?} with");
         assert_eq!((none, coverage), (None, Some(Coverage { known: 29, quantised: 29 })));

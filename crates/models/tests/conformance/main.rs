@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../examples/quality/divergence.rs"]
+#[allow(dead_code)] // a test needs one of its figures
+mod divergence;
 mod fixture;
 mod importance;
 mod run;

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use candle_core::{DType, Device, Tensor};
 
 use super::{Entries, Importance};
-use crate::{Batch, Cache, LoadSettings, Model, NnError, Positions, Span, host};
+use crate::{Batch, Cache, LoadSettings, Model, NnError, Prompt, host};
 
 /// Tokens in a block of the cache.
 const BLOCK: usize = 32;
@@ -62,16 +62,9 @@ impl Calibration {
     /// # Errors
     /// A token is unknown, or the device failed.
     pub fn read(&mut self, model: &dyn Model, dtype: DType, tokens: &[u32]) -> Result<(), NnError> {
-        let rows = tokens.len();
-        let blocks = rows.div_ceil(BLOCK);
-        let mut cache = Cache::new(model.cache_spec(), blocks, BLOCK, dtype, &self.device)?;
-        let batch = Batch {
-            tokens: tokens.to_vec(),
-            positions: (0..rows).map(|row| Positions::Linear.at(row)).collect(),
-            spans: vec![Span { rows: 0..rows, start: 0, blocks: (0..blocks as u32).collect(), islands: Vec::new() }],
-            media: Vec::new(),
-            wanted: (0..rows).step_by(HEAD_EVERY).collect(),
-        };
+        let wanted = (0..tokens.len()).step_by(HEAD_EVERY).collect();
+        let batch = Batch::alone(&Prompt::text(tokens.to_vec()), BLOCK, wanted);
+        let mut cache = Cache::new(model.cache_spec(), tokens.len().div_ceil(BLOCK), BLOCK, dtype, &self.device)?;
         model.forward(&batch, &mut cache)?;
         for Seen { weights, rows, squares } in self.seen.try_iter() {
             let nothing = || Sums { rows: 0, squares: vec![0.0; squares.len()] };
