@@ -84,6 +84,7 @@ pub struct AnswerStream {
     events: Option<Events>,
     prompt_token_ids: Vec<u32>,
     media_tokens: usize,
+    cached_tokens: usize,
     detokenizer: Detokenizer,
     stop: StopMatcher,
     completion_tokens: usize,
@@ -137,13 +138,15 @@ impl AnswerStream {
         let media_tokens = prompt.media.iter().map(|item| item.input.rows).sum();
         let prompt_token_ids = prompt.tokens.clone();
         let stop_tokens = if request.ignore_eos { Vec::new() } else { inner.ends.clone() };
-        let engine_request = Request { prompt, sampling: request.sampling.clone(), tokens_max: wanted, stop_tokens };
+        let cache_salt = request.cache_salt.clone();
+        let engine_request = Request { prompt, sampling: request.sampling.clone(), tokens_max: wanted, stop_tokens, cache_salt };
         let events = inner.engine.submit(engine_request).map_err(refused)?;
         Ok(Self {
             inner,
             events: Some(events),
             prompt_token_ids,
             media_tokens,
+            cached_tokens: 0,
             detokenizer: Detokenizer::default(),
             stop: StopMatcher::new(&request.stop),
             completion_tokens: 0,
@@ -168,14 +171,17 @@ impl AnswerStream {
             return Ok(Piece::Done(summary));
         }
         let gone = || Error::Generation("the engine stopped".into());
-        let event = match &mut self.events {
-            Some(events) => events.recv().await.ok_or_else(gone)?,
-            None => return Err(gone()),
-        };
-        match event {
-            Event::Token { id, logprobs } => self.token(id, logprobs).map(Piece::Delta),
-            Event::Finished { reason, usage } => self.finish(reason, usage),
-            Event::Failed(e) => Err(Error::Generation(e.to_string())),
+        loop {
+            let event = match &mut self.events {
+                Some(events) => events.recv().await.ok_or_else(gone)?,
+                None => return Err(gone()),
+            };
+            match event {
+                Event::Started { cached_tokens } => self.cached_tokens = cached_tokens,
+                Event::Token { id, logprobs } => return self.token(id, logprobs).map(Piece::Delta),
+                Event::Finished { reason, usage } => return self.finish(reason, usage),
+                Event::Failed(e) => return Err(Error::Generation(e.to_string())),
+            }
         }
     }
 
@@ -216,7 +222,8 @@ impl AnswerStream {
         let first_token = since(Some(self.submitted)) - since(self.first_token);
         let timings = Timings { first_token, prefill: first_token, decode: since(self.first_token), ..Timings::default() };
         let (prompt_tokens, media_tokens) = (self.prompt_token_ids.len(), self.media_tokens);
-        Usage { prompt_tokens, media_tokens, completion_tokens: self.completion_tokens, timings }
+        let (cached_tokens, completion_tokens) = (self.cached_tokens, self.completion_tokens);
+        Usage { prompt_tokens, media_tokens, cached_tokens, completion_tokens, timings }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct ChatRequest {
     pub stop: Vec<String>,
     /// Go on behind the model's own end tokens, to measure how long something takes.
     pub ignore_eos: bool,
+    /// What was computed for this request serves only later ones with the same salt, and the other way round.
+    pub cache_salt: Option<String>,
 }
 
 /// One turn.

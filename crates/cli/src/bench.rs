@@ -66,7 +66,7 @@ impl Bench {
         for _ in 0..self.options.iterations {
             let request = self.text(tokens, 1);
             let usage = ask(&self.model, &request).await?.usage;
-            rates.push(usage.prompt_tokens as f64 / usage.timings.prefill.as_secs_f64());
+            rates.push((usage.prompt_tokens - usage.cached_tokens) as f64 / usage.timings.prefill.as_secs_f64());
         }
         self.note(format!("prompt of {tokens}"), median(rates), "tokens/s");
         Ok(())

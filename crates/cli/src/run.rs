@@ -100,12 +100,13 @@ fn figures(summary: &Summary) -> String {
     let timings = usage.timings;
     let rate =
         |tokens: usize, seconds: f64| if seconds > 0.0 { format!(" at {:.1}/s", tokens as f64 / seconds) } else { String::new() };
-    let prompt = rate(usage.prompt_tokens, timings.prefill.as_secs_f64());
+    let prompt = rate(usage.prompt_tokens - usage.cached_tokens, timings.prefill.as_secs_f64());
     let decode = rate(usage.completion_tokens.saturating_sub(1), timings.decode.as_secs_f64());
     let encode =
         if usage.media_tokens > 0 { format!(", media encoded in {:.2} s", timings.encode.as_secs_f64()) } else { String::new() };
+    let cached = if usage.cached_tokens > 0 { format!(", {} remembered", usage.cached_tokens) } else { String::new() };
     format!(
-        "{} prompt tokens ({} of media){prompt}{encode}, first token after {:.2} s, {} tokens{decode}",
+        "{} prompt tokens ({} of media{cached}){prompt}{encode}, first token after {:.2} s, {} tokens{decode}",
         usage.prompt_tokens,
         usage.media_tokens,
         timings.first_token.as_secs_f64(),

@@ -22,6 +22,7 @@ pub struct Engine {
     counters: Arc<Counters>,
     queue: Queue,
     context_max: usize,
+    block_size: usize,
     vocab: usize,
 }
 
@@ -45,7 +46,15 @@ impl Engine {
         let spawned = std::thread::Builder::new().name("engine".into()).spawn(move || run(inbox, runner, scheduler));
         let thread = spawned.map_err(|e| EngineError::Thread(e.to_string()))?;
         let queue = Queue::new(config.queue_max);
-        Ok(Self { requests: Some(requests), thread: Some(thread), counters, queue, context_max, vocab })
+        Ok(Self {
+            requests: Some(requests),
+            thread: Some(thread),
+            counters,
+            queue,
+            context_max,
+            block_size: config.block_size,
+            vocab,
+        })
     }
 
     /// Hands a request over; its events arrive at the receiver.
@@ -55,10 +64,10 @@ impl Engine {
     /// than the context holds, a full queue.
     pub fn submit(&self, request: Request) -> Result<Events, EngineError> {
         self.check(&request)?;
-        let (sender, events) = mpsc::channel::<Event>(request.tokens_max + 2);
+        let (sender, events) = mpsc::channel::<Event>(request.tokens_max + 3);
         let place = self.queue.enter().ok_or_else(|| self.queue.full())?;
         let requests = self.requests.as_ref().ok_or(EngineError::ShutDown)?;
-        requests.try_send(Sequence::new(request, sender, place)).map_err(|e| match e {
+        requests.try_send(Sequence::new(request, self.block_size, sender, place)).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => self.queue.full(),
             mpsc::error::TrySendError::Closed(_) => EngineError::ShutDown,
         })?;

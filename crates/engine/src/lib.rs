@@ -9,6 +9,9 @@
 //! chunks, or the token that was drawn last. There are no other modes; a sequence that lost its blocks starts over with all the
 //! tokens it has, and goes on as if nothing had been.
 //!
+//! Full blocks can be found by a hash of what they hold, as long as nobody needs their room: a sequence begins behind the blocks
+//! that it finds, whoever computed them. One that would compute what another is computing waits for it.
+//!
 //! Must never know: families, modalities, JSON, text, the wire. A prompt is numbers ([`nn::Prompt`]), a model is a trait
 //! ([`nn::Model`]), an answer is token ids. Nothing that a request or a model does ends the thread.
 
@@ -17,6 +20,7 @@ mod config;
 mod encodings;
 mod engine;
 mod error;
+mod prefix;
 mod queue;
 mod request;
 mod runner;

@@ -20,11 +20,19 @@ pub struct Request {
     pub tokens_max: usize,
     /// Token ids that end the answer, at most 128. Without any, it ends at `tokens_max`.
     pub stop_tokens: Vec<u32>,
+    /// What was computed is found again only by requests with the same salt: how users are kept from learning, by time, what
+    /// others have asked.
+    pub cache_salt: Option<String>,
 }
 
-/// What the engine says of a request: tokens, then one [`Event::Finished`] or [`Event::Failed`].
+/// What the engine says of a request: that it began, tokens, then one [`Event::Finished`] or [`Event::Failed`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// It waits no longer.
+    Started {
+        /// Tokens of the prompt that were found in the cache.
+        cached_tokens: usize,
+    },
     /// The next token of the answer. A stop token is not among them.
     Token {
         /// Its id.
@@ -75,6 +83,8 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Tokens of the prompt that stand for media.
     pub media_tokens: usize,
+    /// Tokens of the prompt that were found in the cache.
+    pub cached_tokens: usize,
     /// Tokens drawn, the stop token included.
     pub completion_tokens: usize,
     /// Where the time went.

@@ -42,11 +42,15 @@ impl Runner {
         };
         for (share, result) in shares.iter().zip(results) {
             let sequence = &mut scheduler.running[share.sequence];
-            if result.and_then(|logits| self.commit(sequence, share.count, logits)).unwrap_or_else(|error| {
-                sequence.fail(error);
-                true
-            }) {
-                ended.push(share.sequence);
+            match result.and_then(|logits| self.commit(sequence, share.count, logits)) {
+                Ok(complete) => {
+                    ended.extend(complete.then_some(share.sequence));
+                    scheduler.publish(share.sequence);
+                }
+                Err(error) => {
+                    sequence.fail(error);
+                    ended.push(share.sequence);
+                }
             }
         }
         ended.sort_unstable();

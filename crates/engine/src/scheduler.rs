@@ -59,8 +59,13 @@ impl Scheduler {
     /// Takes a sequence out of the batch and its blocks back.
     pub fn remove(&mut self, index: usize) -> Sequence {
         let mut sequence = self.running.remove(index);
-        self.pool.release(&mut sequence.blocks);
+        sequence.release(&mut self.pool);
         sequence
+    }
+
+    /// Lets others find what a running sequence has computed.
+    pub fn publish(&mut self, index: usize) {
+        self.running[index].publish(&mut self.pool);
     }
 
     /// Ends everything.
@@ -75,7 +80,7 @@ impl Scheduler {
     /// delays nobody; the rest of the budget goes to prompts in the order of their arrival.
     pub fn plan(&mut self, counters: &Counters) -> Vec<Share> {
         loop {
-            self.admit();
+            self.admit(counters);
             let shares = self.try_plan(counters);
             // Without a share everybody waits for blocks: the youngest gives its own up.
             if !shares.is_empty() || self.running.is_empty() {
@@ -85,17 +90,34 @@ impl Scheduler {
         }
     }
 
-    fn admit(&mut self) {
-        while self.running.len() < self.sequences_max {
-            let Some(next) = self.waiting.front() else { return };
-            let first = next.chunk(self.budget, self.budget);
-            if self.pool.lacking(0, first) > self.pool.free() {
+    fn admit(&mut self, counters: &Counters) {
+        let mut next = 0;
+        while next < self.waiting.len() && self.running.len() < self.sequences_max {
+            if self.is_on_its_way(&self.waiting[next]) {
+                next += 1;
+                continue;
+            }
+            let sequence = &mut self.waiting[next];
+            sequence.claim(&mut self.pool);
+            let first = sequence.cached + sequence.chunk(self.budget, self.budget);
+            if self.pool.lacking(sequence.blocks.len(), first) > self.pool.available() {
+                sequence.release(&mut self.pool);
                 return;
             }
-            let Some(mut sequence) = self.waiting.pop_front() else { return };
+            let Some(mut sequence) = self.waiting.remove(next) else { return };
+            count(&counters.prefix_tokens, sequence.cached);
             sequence.start();
             self.running.push(sequence);
         }
+    }
+
+    /// Whether somebody is computing the first block that this sequence would compute itself.
+    fn is_on_its_way(&self, sequence: &Sequence) -> bool {
+        let wanted = sequence.reusable(self.pool.block_size());
+        let known = self.pool.known(wanted);
+        let end = (known + 1) * self.pool.block_size();
+        let computes = |other: &Sequence, hash| other.hashes.get(known) == Some(hash) && other.cached < end;
+        wanted.get(known).is_some_and(|hash| self.running.iter().any(|other| computes(other, hash)))
     }
 
     fn try_plan(&mut self, counters: &Counters) -> Vec<Share> {
@@ -132,18 +154,18 @@ impl Scheduler {
 
     /// The youngest loses its blocks and waits, in front of all others.
     fn preempt(&mut self, counters: &Counters) {
-        let mut youngest = self.remove(self.running.len() - 1);
-        youngest.restart();
+        let youngest = self.remove(self.running.len() - 1);
         self.waiting.push_front(youngest);
         count(&counters.preemptions, 1);
     }
 
-    /// Publishes the gauges; every block is free or owned by exactly one sequence.
+    /// Publishes the gauges.
     pub fn account(&self, counters: &Counters) {
         debug_assert!(self.pool.agrees_with(self.running.iter().map(|sequence| &sequence.blocks)));
         set(&counters.running, self.running.len());
         set(&counters.waiting, self.waiting.len());
         set(&counters.blocks_used, self.pool.used());
+        set(&counters.blocks_idle, self.pool.idle());
         set(&counters.blocks_total, self.pool.total());
     }
 }

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 use nn::{Prompt, Tensor};
 use tokio::sync::mpsc;
 
+use crate::blocks::BlockPool;
+use crate::prefix::{self, BlockHash};
 use crate::queue::Place;
 use crate::sampler::Sampler;
 use crate::{EngineError, Event, FinishReason, Request, Timings, Usage};
@@ -18,6 +20,11 @@ pub struct Sequence {
     pub cached: usize,
     /// Its cache blocks.
     pub blocks: Vec<u32>,
+    /// Of its full blocks; as many as there are tokens for, computed or not.
+    pub hashes: Vec<BlockHash>,
+    /// Blocks that others can find.
+    published: usize,
+    cache_salt: Option<String>,
     /// Rows of the media items that were encoded and are still to be passed.
     pub encoded: Vec<Option<Tensor>>,
     tokens_max: usize,
@@ -26,6 +33,7 @@ pub struct Sequence {
     events: mpsc::Sender<Event>,
     /// Held until the first step.
     place: Option<Place>,
+    cached_tokens: usize,
     timings: Timings,
     submitted: Instant,
     started: Option<Instant>,
@@ -33,19 +41,25 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    pub fn new(request: Request, events: mpsc::Sender<Event>, place: Place) -> Self {
-        let Request { prompt, sampling, tokens_max, stop_tokens } = request;
+    pub fn new(request: Request, block_size: usize, events: mpsc::Sender<Event>, place: Place) -> Self {
+        let Request { prompt, sampling, tokens_max, stop_tokens, cache_salt } = request;
+        let mut hashes = Vec::new();
+        prefix::extend(&mut hashes, &prompt, &prompt.tokens, block_size, cache_salt.as_deref());
         Self {
             tokens: prompt.tokens.clone(),
             encoded: vec![None; prompt.media.len()],
             prompt,
             cached: 0,
             blocks: Vec::new(),
+            hashes,
+            published: 0,
+            cache_salt,
             tokens_max,
             stop_tokens,
             sampler: Sampler::new(sampling),
             events,
             place: Some(place),
+            cached_tokens: 0,
             timings: Timings::default(),
             submitted: Instant::now(),
             started: None,
@@ -101,15 +115,44 @@ impl Sequence {
         }
     }
 
-    /// Its blocks are gone; what was computed has to be computed again.
-    pub fn restart(&mut self) {
-        self.cached = 0;
+    /// Hashes of the blocks that may be taken over from others.
+    pub fn reusable(&self, block_size: usize) -> &[BlockHash] {
+        let blocks = self.hashes.len().min(self.tokens.len().saturating_sub(1) / block_size);
+        &self.hashes[..blocks]
+    }
+
+    /// Begins behind what others have computed already.
+    pub fn claim(&mut self, pool: &mut BlockPool) {
+        let size = pool.block_size();
+        let known = pool.known(self.reusable(size));
+        let usable = prefix::usable(&self.prompt, self.tokens.len(), known, size);
+        self.blocks = pool.claim(&self.hashes[..usable]);
+        (self.cached, self.published) = (usable * size, usable);
+    }
+
+    /// Lets others find its full blocks.
+    pub fn publish(&mut self, pool: &mut BlockPool) {
+        let size = pool.block_size();
+        let full = self.cached / size;
+        if self.hashes.len() < full {
+            prefix::extend(&mut self.hashes, &self.prompt, &self.tokens, size, self.cache_salt.as_deref());
+        }
+        (self.published..full).for_each(|i| pool.publish(self.blocks[i], self.hashes[i]));
+        self.published = full;
+    }
+
+    /// Gives its blocks up; what they held and nobody keeps has to be computed again.
+    pub fn release(&mut self, pool: &mut BlockPool) {
+        pool.release(&mut self.blocks);
+        (self.cached, self.published) = (0, 0);
     }
 
     /// The sequence is in the batch from now on.
     pub fn start(&mut self) {
         if self.started.is_none() {
             self.started = Some(Instant::now());
+            self.cached_tokens = self.cached;
+            self.send(Event::Started { cached_tokens: self.cached });
             self.place = None;
             self.timings.queue = self.submitted.elapsed();
         }
@@ -135,8 +178,13 @@ impl Sequence {
             () => return Ok(false),
         };
         let media_tokens = self.prompt.media.iter().map(|m| m.input.rows).sum();
-        let usage =
-            Usage { prompt_tokens: self.prompt.tokens.len(), media_tokens, completion_tokens: drawn, timings: self.timings };
+        let usage = Usage {
+            prompt_tokens: self.prompt.tokens.len(),
+            media_tokens,
+            cached_tokens: self.cached_tokens,
+            completion_tokens: drawn,
+            timings: self.timings,
+        };
         self.send(Event::Finished { reason, usage });
         Ok(true)
     }

@@ -9,10 +9,14 @@ pub struct Stats {
     pub waiting: usize,
     /// Cache blocks that sequences own.
     pub blocks_used: usize,
+    /// Cache blocks that nobody owns and whose content can still be found.
+    pub blocks_idle: usize,
     /// Cache blocks in all.
     pub blocks_total: usize,
     /// Prompt tokens computed since the start.
     pub prompt_tokens: usize,
+    /// Tokens found in the cache instead of being computed.
+    pub prefix_tokens: usize,
     /// Tokens drawn since the start.
     pub generated_tokens: usize,
     /// Times a sequence lost its blocks to another and began again.
@@ -39,7 +43,7 @@ macro_rules! counters {
     };
 }
 
-counters! { running waiting blocks_used blocks_total prompt_tokens generated_tokens preemptions encoded encoder_hits }
+counters! { running waiting blocks_used blocks_idle blocks_total prompt_tokens prefix_tokens generated_tokens preemptions encoded encoder_hits }
 
 /// Adds to a counter.
 pub fn count(counter: &AtomicUsize, by: usize) {

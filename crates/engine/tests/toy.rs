@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
-use mistralrs_engine::{CacheSize, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Request, Sampling};
+use mistralrs_engine::{CacheSize, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Request, Sampling, Stats};
 use nn::{
     Array, Batch, Cache, CacheSpec, Device, LayerCache, MediaInput, MediaKind, Model, NnError, Placement, Positions, Prompt,
     Span, Tensor,
@@ -132,6 +132,7 @@ fn request(prompt: Prompt, tokens_max: usize, seed: Option<u64>) -> Request {
         sampling: Sampling { temperature, seed, top_p: 0.9, ..Sampling::default() },
         tokens_max,
         stop_tokens: vec![3],
+        cache_salt: None,
     }
 }
 
@@ -140,6 +141,7 @@ fn collect(mut events: Events) -> (Vec<u32>, Result<FinishReason, EngineError>) 
     let mut tokens = Vec::new();
     loop {
         match events.blocking_recv() {
+            Some(Event::Started { .. }) => {}
             Some(Event::Token { id, .. }) => tokens.push(id),
             Some(Event::Finished { reason, usage }) => {
                 assert_eq!(usage.completion_tokens, tokens.len() + usize::from(reason != FinishReason::Length));
@@ -151,11 +153,17 @@ fn collect(mut events: Events) -> (Vec<u32>, Result<FinishReason, EngineError>) 
     }
 }
 
-/// A request of random shape.
+/// A request of random shape, which may begin like another.
 fn random_request(random: &mut fastrand::Rng) -> Request {
-    let mut tokens: Vec<u32> = (0..random.usize(1..40)).map(|_| random.u32(4..50)).collect();
+    let begin = random.u32(4..7);
+    let mut tokens: Vec<u32> = (0..random.u32(1..24)).map(|i| begin + i % 20).collect();
     let mut media = Vec::new();
-    for _ in 0..random.usize(0..3) {
+    if random.bool() {
+        media.push((tokens.len(), 9, begin as f32));
+        tokens.extend([5; 9]);
+    }
+    tokens.extend((0..random.usize(1..16)).map(|_| random.u32(4..50)));
+    for _ in 0..random.usize(0..2) {
         let rows = random.usize(1..12);
         media.push((tokens.len(), rows, random.u32(0..5) as f32 * 100.0));
         tokens.extend(vec![5; rows]);
@@ -168,8 +176,8 @@ fn random_request(random: &mut fastrand::Rng) -> Request {
 #[test]
 fn answers_do_not_depend_on_who_else_runs() {
     let mut random = fastrand::Rng::with_seed(1);
-    let mut preemptions = 0;
-    for _ in 0..150 {
+    let mut seen = Stats::default();
+    for _ in 0..300 {
         let requests: Vec<Request> = (0..random.usize(2..9)).map(|_| random_request(&mut random)).collect();
         let alone: Vec<_> = requests.iter().map(|r| collect(start(EngineConfig::new(100)).submit(r.clone()).unwrap())).collect();
         let config = EngineConfig {
@@ -188,9 +196,12 @@ fn answers_do_not_depend_on_who_else_runs() {
                 assert_eq!(collect(events), expected);
             }
         }
-        preemptions += engine.stats().preemptions;
+        let stats = engine.stats();
+        seen.preemptions += stats.preemptions;
+        seen.prefix_tokens += stats.prefix_tokens;
     }
-    assert!(preemptions > 0, "the schedules were never short of blocks");
+    assert!(seen.preemptions > 0, "the schedules were short of blocks {} times", seen.preemptions);
+    assert!(seen.prefix_tokens > 1000, "only {} tokens were found in the cache", seen.prefix_tokens);
 }
 
 #[test]
@@ -251,14 +262,57 @@ fn one_sequences_failure_is_nobody_elses() {
 fn a_picture_is_encoded_once() {
     let (toy, encodes) = Toy::new();
     let engine = Engine::start(Box::new(toy), small()).unwrap();
-    let ask = |question: u32| request(prompt(vec![4, 5, 5, 5, question], &[(1, 3, 7.0)]), 3, None);
+    let ask = |question: u32| request(prompt(vec![question, 5, 5, 5, 4], &[(1, 3, 7.0)]), 3, None);
     let first = collect(engine.submit(ask(9)).unwrap());
     assert_ne!(first, collect(engine.submit(ask(10)).unwrap()));
-    assert_eq!(first, collect(engine.submit(ask(9)).unwrap()));
+    assert_ne!(first, collect(engine.submit(ask(11)).unwrap()));
     assert_eq!(encodes.load(Ordering::Relaxed), 1);
-    let other = request(prompt(vec![4, 5, 5, 5, 9], &[(1, 3, 8.0)]), 3, None);
+    let other = request(prompt(vec![9, 5, 5, 5, 4], &[(1, 3, 8.0)]), 3, None);
     assert_ne!(first, collect(engine.submit(other).unwrap()));
     assert_eq!((encodes.load(Ordering::Relaxed), engine.stats().encoder_hits), (2, 2));
+}
+
+#[test]
+fn a_prefix_is_computed_once() {
+    let (toy, encodes) = Toy::new();
+    let engine = Engine::start(Box::new(toy), EngineConfig { encodings_bytes_max: 0, ..small() }).unwrap();
+    let ask = |question: u32, salt: Option<&str>| {
+        let mut tokens = vec![7; 20];
+        tokens.push(question);
+        let prompt = prompt(tokens, &[(2, 13, 7.0)]);
+        Request { cache_salt: salt.map(String::from), ..request(prompt, 3, None) }
+    };
+    let cached = |events: &mut Events| match events.blocking_recv() {
+        Some(Event::Started { cached_tokens }) => cached_tokens,
+        other => panic!("{other:?}"),
+    };
+    // Question, salt, tokens in the cache, pictures encoded until then. Blocks are of 4 tokens, the picture takes 2 to 14.
+    let cases =
+        [(9, None, 0, 1), (9, None, 20, 1), (10, None, 20, 1), (9, Some("a"), 0, 2), (10, Some("a"), 20, 2), (11, None, 20, 2)];
+    let mut answers = HashMap::new();
+    for (question, salt, expected, encoded) in cases {
+        let mut events = engine.submit(ask(question, salt)).unwrap();
+        assert_eq!((cached(&mut events), question, salt), (expected, question, salt));
+        let answer = collect(events);
+        assert_eq!(answers.entry(question).or_insert_with(|| answer.clone()), &answer);
+        assert_eq!(encodes.load(Ordering::Relaxed), encoded);
+    }
+    let stats = engine.stats();
+    assert_eq!(stats.prefix_tokens, 80);
+}
+
+#[test]
+fn who_would_compute_the_same_waits_for_it() {
+    let (permit, permits) = channel();
+    let toy = Toy { permits: Some(permits), ..Toy::new().0 };
+    let engine = Engine::start(Box::new(toy), EngineConfig { budget_tokens_max: 8, ..small() }).unwrap();
+    let ask = || engine.submit(request(prompt((0..30).map(|i| 4 + i).collect(), &[]), 4, None)).unwrap();
+    let all: Vec<Events> = (0..4).map(|_| ask()).collect();
+    drop(permit);
+    let answers: Vec<_> = all.into_iter().map(collect).collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    // 28 of the 30 tokens are in full blocks.
+    assert_eq!((engine.stats().prompt_tokens, engine.stats().prefix_tokens), (30 + 3 * 2, 3 * 28));
 }
 
 #[test]
@@ -269,6 +323,7 @@ fn dropping_the_receiver_frees_the_blocks_and_dropping_the_engine_ends_all() {
     let long = || Request { stop_tokens: vec![], ..request(prompt(vec![9; 10], &[]), 90, None) };
     let mut running = engine.submit(long()).unwrap();
     permit.send(()).unwrap();
+    assert!(matches!(running.blocking_recv(), Some(Event::Started { .. })));
     assert!(matches!(running.blocking_recv(), Some(Event::Token { .. })));
     let waiting = engine.submit(long()).unwrap();
     drop(waiting);
@@ -279,7 +334,7 @@ fn dropping_the_receiver_frees_the_blocks_and_dropping_the_engine_ends_all() {
     let generated = engine.stats().generated_tokens;
     assert!(generated <= 90 + 2, "{generated} tokens: the abandoned request went on for more than the step it was in");
     let mut unfinished = engine.submit(long()).unwrap();
-    assert!(matches!(unfinished.blocking_recv(), Some(Event::Token { .. })));
+    assert!(matches!(unfinished.blocking_recv(), Some(Event::Started { .. })));
     drop(engine);
     let ended = collect(unfinished).1;
     assert!(matches!(ended, Err(EngineError::ShutDown) | Ok(FinishReason::Length)), "{ended:?}");

@@ -30,6 +30,7 @@ pub struct ChatBody {
     stream_options: Option<StreamOptions>,
     return_token_ids: Option<bool>,
     ignore_eos: Option<bool>,
+    cache_salt: Option<String>,
     // Not served yet: refused rather than ignored.
     n: Option<u32>,
     tools: Option<Vec<Value>>,
@@ -118,7 +119,16 @@ impl ChatBody {
         let messages = self.messages.into_iter().enumerate().map(|(i, message)| message.convert(i)).collect::<Result<_, _>>()?;
         let template_kwargs = self.chat_template_kwargs.unwrap_or_default();
         let ignore_eos = self.ignore_eos.unwrap_or(false);
-        Ok(ChatRequest { messages, tools: Vec::new(), template_kwargs, sampling, tokens_max, stop, ignore_eos })
+        Ok(ChatRequest {
+            messages,
+            tools: Vec::new(),
+            template_kwargs,
+            sampling,
+            tokens_max,
+            stop,
+            ignore_eos,
+            cache_salt: self.cache_salt,
+        })
     }
 
     fn sampling(&self) -> Result<Sampling, Failure> {

@@ -115,5 +115,10 @@ fn logprob(token: &Token) -> Value {
 
 fn usage(usage: &Usage) -> Value {
     let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
-    json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion})
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    })
 }

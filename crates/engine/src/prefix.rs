@@ -1,0 +1,131 @@
+//! What a block of the cache holds, as a number to find it by.
+
+use std::ops::Range;
+
+use nn::Prompt;
+
+/// BLAKE3 over all that the keys and values of a full block depend on, from the first token of the sequence on: tokens,
+/// positions, media, who sees whom, and the salt that keeps users apart.
+pub(crate) type BlockHash = [u8; 32];
+
+/// Appends the hashes of full blocks that are lacking. `tokens` are the prompt's and those drawn since.
+pub(crate) fn extend(hashes: &mut Vec<BlockHash>, prompt: &Prompt, tokens: &[u32], block_size: usize, salt: Option<&str>) {
+    while (hashes.len() + 1) * block_size <= tokens.len() {
+        let start = hashes.len() * block_size;
+        let end = start + block_size;
+        // Tokens of an island see all of it, so that a block which ends in one depends on the whole.
+        let seen = start..prompt.islands.iter().find(|island| crosses(island, end)).map_or(end, |island| island.end);
+        let before = hashes.last().copied().unwrap_or_else(|| blake3::hash(salt.unwrap_or_default().as_bytes()).into());
+        let mut hasher = blake3::Hasher::new_keyed(&before);
+        let mut numbers = Vec::with_capacity(seen.len() * 16);
+        for i in seen.clone() {
+            let [t, h, w] = prompt.positions.at(i);
+            numbers.extend([tokens[i], t, h, w].into_iter().flat_map(u32::to_le_bytes));
+        }
+        hasher.update(&numbers);
+        for island in prompt.islands.iter().filter(|island| overlap(island, &seen)) {
+            place(&mut hasher, b"island", &[island.start, island.end]);
+        }
+        for item in &prompt.media {
+            let mut row = 0;
+            for at in &item.at {
+                if overlap(at, &seen) {
+                    place(&mut hasher, &item.input.hash, &[at.start, at.end, row]);
+                }
+                row += at.len();
+            }
+        }
+        hashes.push(hasher.finalize().into());
+    }
+}
+
+/// How many of `blocks` blocks can be taken over: not part of an island, whose tokens are computed together, and not the last
+/// token, whose logits are wanted.
+pub(crate) fn usable(prompt: &Prompt, tokens: usize, blocks: usize, block_size: usize) -> usize {
+    let end = |blocks: usize| blocks * block_size;
+    let cut = |blocks: usize| prompt.islands.iter().any(|island| crosses(island, end(blocks)));
+    (0..=blocks).rev().find(|&blocks| end(blocks) < tokens && !cut(blocks)).unwrap_or(0)
+}
+
+fn crosses(island: &Range<usize>, boundary: usize) -> bool {
+    island.start < boundary && boundary < island.end
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+fn place(hasher: &mut blake3::Hasher, what: &[u8], numbers: &[usize]) {
+    hasher.update(what);
+    numbers.iter().for_each(|n| {
+        hasher.update(&(*n as u64).to_le_bytes());
+    });
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
+mod tests {
+    use std::sync::Arc;
+
+    use nn::{Array, MediaInput, MediaKind, Placement, Positions};
+
+    use super::*;
+
+    /// Nine tokens, four of them a picture.
+    fn prompt(picture: f32) -> Prompt {
+        let array = Array { shape: vec![1], data: vec![picture] };
+        let input = Arc::new(MediaInput::new(MediaKind::Image, 4, [("value", array)]));
+        let media = vec![Placement { input, at: vec![3..7] }];
+        Prompt { media, ..Prompt::text((0..9).collect()) }
+    }
+
+    fn hashes(prompt: &Prompt, salt: Option<&str>) -> Vec<BlockHash> {
+        let mut hashes = Vec::new();
+        extend(&mut hashes, prompt, &prompt.tokens, 2, salt);
+        hashes
+    }
+
+    #[test]
+    fn a_hash_says_what_its_block_depends_on() {
+        let base = hashes(&prompt(1.0), None);
+        assert_eq!(base.len(), 4);
+        let tokens = |at: usize| {
+            let mut changed = prompt(1.0);
+            changed.tokens[at] = 99;
+            changed
+        };
+        let moved = Positions::Explicit { rows: (0..9).map(|i| [i, i, i + u32::from(i > 4)]).collect(), next: 10 };
+        let island = |range: Range<usize>| Prompt { islands: vec![range], ..prompt(1.0) };
+        // What differs, and how many blocks it leaves alone.
+        let cases = [
+            (prompt(1.0), None, 4),
+            (prompt(2.0), None, 1),
+            (tokens(8), None, 4),
+            (tokens(7), None, 3),
+            (tokens(0), None, 0),
+            (prompt(1.0), Some("a"), 0),
+            (Prompt { positions: moved, ..prompt(1.0) }, None, 2),
+            (island(3..7), None, 1),
+            (island(4..6), None, 2),
+        ];
+        for (changed, salt, same) in cases {
+            let changed = hashes(&changed, salt);
+            assert_eq!(base.iter().zip(&changed).take_while(|(a, b)| a == b).count(), same);
+        }
+        // Within an island, what comes behind a block counts too.
+        let with = |at: usize| Prompt { islands: vec![1..5], ..tokens(at) };
+        assert_ne!(hashes(&with(4), None)[0], hashes(&with(5), None)[0]);
+        assert_eq!(hashes(&with(5), None)[1], hashes(&with(6), None)[1]);
+        assert_ne!(hashes(&prompt(1.0), Some("a")), hashes(&prompt(1.0), Some("b")));
+    }
+
+    #[test]
+    fn islands_and_the_last_token_are_computed() {
+        let island = Prompt { islands: vec![3..7], ..prompt(1.0) };
+        for (prompt, tokens, blocks, expected) in
+            [(&prompt(1.0), 9, 4, 4), (&prompt(1.0), 8, 4, 3), (&island, 9, 4, 4), (&island, 9, 3, 1), (&island, 9, 2, 1)]
+        {
+            assert_eq!(usable(prompt, tokens, blocks, 2), expected);
+        }
+    }
+}
