@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{Event, Events, FinishReason, Logprobs, Request, Timings, Usage};
+use engine::{Event, Events, FinishReason, Logprobs, Request, Sampling, Timings, Usage};
 use nn::Prompt;
 use text::{Detokenizer, StopMatcher};
 
+use crate::Error;
 use crate::chat::ChatRequest;
 use crate::load::{Inner, Model};
-use crate::prepare::prepare;
-use crate::{Error, Fault};
+use crate::prepare::{Prepared, prepare, refused};
 
 /// A piece of an answer on its way.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +87,7 @@ pub struct AnswerStream {
     cached_tokens: usize,
     detokenizer: Detokenizer,
     stop: StopMatcher,
+    tokens_min: usize,
     completion_tokens: usize,
     prepared: Duration,
     submitted: Instant,
@@ -100,10 +101,24 @@ impl Model {
     /// # Errors
     /// Whatever is wrong with the request, before anything is generated.
     pub async fn stream(&self, request: &ChatRequest) -> Result<AnswerStream, Error> {
+        let mut streams = self.choices(request, 1).await?;
+        streams.pop().ok_or_else(|| Error::Generation("nothing was started".into()))
+    }
+
+    /// Prepares the request once and starts generating `n` answers, which share what the prompt's computation takes. Their seeds
+    /// count up from the request's.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub async fn choices(&self, request: &ChatRequest, n: usize) -> Result<Vec<AnswerStream>, Error> {
         let began = Instant::now();
-        let prompt = prepare(&self.inner, request).await?;
-        let stream = AnswerStream::start(self.inner.clone(), prompt, request)?;
-        Ok(AnswerStream { prepared: began.elapsed(), ..stream })
+        let Prepared { prompt, sampling } = prepare(&self.inner, request).await?;
+        let start = |i: usize| {
+            let seed = sampling.seed.map(|seed| seed.wrapping_add(i as u64));
+            let stream = AnswerStream::start(self.inner.clone(), prompt.clone(), Sampling { seed, ..sampling.clone() }, request)?;
+            Ok(AnswerStream { prepared: began.elapsed(), ..stream })
+        };
+        (0..n).map(start).collect()
     }
 
     /// Generates a whole answer.
@@ -111,24 +126,12 @@ impl Model {
     /// # Errors
     /// Whatever is wrong with the request, or went wrong while generating.
     pub async fn answer(&self, request: &ChatRequest) -> Result<Answer, Error> {
-        let mut stream = self.stream(request).await?;
-        let (mut text, mut tokens) = (String::new(), Vec::new());
-        loop {
-            match stream.next().await? {
-                Piece::Delta(delta) => {
-                    text.push_str(&delta.text);
-                    tokens.extend(delta.token);
-                }
-                Piece::Done(summary) => {
-                    return Ok(Answer { text, tokens, summary, prompt_token_ids: std::mem::take(&mut stream.prompt_token_ids) });
-                }
-            }
-        }
+        self.stream(request).await?.whole().await
     }
 }
 
 impl AnswerStream {
-    fn start(inner: Arc<Inner>, prompt: Prompt, request: &ChatRequest) -> Result<Self, Error> {
+    fn start(inner: Arc<Inner>, prompt: Prompt, sampling: Sampling, request: &ChatRequest) -> Result<Self, Error> {
         let tokens = prompt.tokens.len();
         let room = inner.context_max.saturating_sub(tokens);
         let wanted = request.tokens_max.unwrap_or(room.max(1));
@@ -137,9 +140,11 @@ impl AnswerStream {
         }
         let media_tokens = prompt.media.iter().map(|item| item.input.rows).sum();
         let prompt_token_ids = prompt.tokens.clone();
-        let stop_tokens = if request.ignore_eos { Vec::new() } else { inner.ends.clone() };
+        let mut stop_tokens = if request.ignore_eos { Vec::new() } else { inner.ends.clone() };
+        stop_tokens.extend(&request.stop_token_ids);
         let cache_salt = request.cache_salt.clone();
-        let engine_request = Request { prompt, sampling: request.sampling.clone(), tokens_max: wanted, stop_tokens, cache_salt };
+        let tokens_min = request.tokens_min;
+        let engine_request = Request { prompt, sampling, tokens_min, tokens_max: wanted, stop_tokens, cache_salt };
         let events = inner.engine.submit(engine_request).map_err(refused)?;
         Ok(Self {
             inner,
@@ -149,12 +154,30 @@ impl AnswerStream {
             cached_tokens: 0,
             detokenizer: Detokenizer::default(),
             stop: StopMatcher::new(&request.stop),
+            tokens_min,
             completion_tokens: 0,
             prepared: Duration::ZERO,
             submitted: Instant::now(),
             first_token: None,
             last: None,
         })
+    }
+
+    /// Reads it to its end.
+    ///
+    /// # Errors
+    /// The generation failed.
+    pub async fn whole(mut self) -> Result<Answer, Error> {
+        let (mut text, mut tokens) = (String::new(), Vec::new());
+        loop {
+            match self.next().await? {
+                Piece::Delta(delta) => {
+                    text.push_str(&delta.text);
+                    tokens.extend(delta.token);
+                }
+                Piece::Done(summary) => return Ok(Answer { text, tokens, summary, prompt_token_ids: self.prompt_token_ids }),
+            }
+        }
     }
 
     /// Ids of the prompt.
@@ -193,7 +216,7 @@ impl AnswerStream {
         let top = logprobs.iter().flat_map(|logprobs| &logprobs.top).map(|&(id, logprob)| (id, alone(id), logprob)).collect();
         let token = Some(Token { id, logprob, text: alone(id), top });
         let words = self.detokenizer.push(tokenizer, id).map_err(text_failed)?;
-        let text = self.stop.push(&words);
+        let text = if self.completion_tokens > self.tokens_min { self.stop.push(&words) } else { words };
         self.first_token.get_or_insert_with(Instant::now);
         if self.stop.stopped() {
             // Dropping the receiver is how the engine learns that nobody listens any more.
@@ -229,12 +252,4 @@ impl AnswerStream {
 
 fn text_failed(e: text::TextError) -> Error {
     Error::Generation(e.to_string())
-}
-
-fn refused(e: engine::EngineError) -> Error {
-    match e {
-        engine::EngineError::Overloaded { .. } => Error::Overloaded,
-        engine::EngineError::ShutDown => Error::Generation(e.to_string()),
-        e => Error::request("request", Fault::Invalid, e),
-    }
 }

@@ -15,10 +15,16 @@ pub struct ChatRequest {
     pub template_kwargs: Map<String, Value>,
     /// How tokens are drawn; what the model's generation_config.json says when absent is not looked at: greedy.
     pub sampling: Sampling,
+    /// Texts that DRY sees no repetition over; line ends, colons, quotes and asterisks when absent.
+    pub dry_sequence_breakers: Option<Vec<String>>,
+    /// Tokens before the answer may end by itself or by a stop text.
+    pub tokens_min: usize,
     /// Tokens to generate at most; what the context has room for when absent.
     pub tokens_max: Option<usize>,
     /// Texts at which the answer ends; they are not part of it.
     pub stop: Vec<String>,
+    /// Tokens at which the answer ends, besides the model's own end tokens.
+    pub stop_token_ids: Vec<u32>,
     /// Go on behind the model's own end tokens, to measure how long something takes.
     pub ignore_eos: bool,
     /// What was computed for this request serves only later ones with the same salt, and the other way round.

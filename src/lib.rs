@@ -31,7 +31,7 @@ mod source;
 
 pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
 pub use chat::{ChatRequest, Content, MediaSource, Message, Part};
-pub use engine::{Sampling, Stats, Timings, Usage};
+pub use engine::{Dry, Sampling, Stats, Timings, Usage};
 pub use error::{Error, Fault};
 pub use fetch::FileAccess;
 pub use hub::{Hub, OnProgress, Progress, Task};

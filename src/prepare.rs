@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Utc;
+use engine::{EngineError, Sampling};
 use media::{Limits, MediaError, Video, VideoInfo, decode_image};
 use models::{Media, ModelError, Processed, assemble};
 use nn::{MediaKind, Prompt};
@@ -20,8 +21,18 @@ struct Fetched {
     bytes: Vec<u8>,
 }
 
+/// What the engine is given.
+pub(crate) struct Prepared {
+    pub prompt: Prompt,
+    pub sampling: Sampling,
+}
+
+/// What DRY sees no repetition over, unless the request says otherwise.
+const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
+
 /// Fetches media (together), then decodes, processes and tokenizes on a worker thread.
-pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result<Prompt, Error> {
+pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result<Prepared, Error> {
+    request.sampling.validate().map_err(refused)?;
     let media = request.media();
     for (param, kind, _) in &media {
         if !inner.family.modalities.contains(kind) {
@@ -46,10 +57,29 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
     };
     let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
     let shared = inner.clone();
-    let work = tokio::task::spawn_blocking(move || build(&shared, fetched, &conversation));
-    let prompt = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
+    let mut sampling = request.sampling.clone();
+    let breakers = request.dry_sequence_breakers.clone().unwrap_or_else(|| BREAKERS.map(String::from).to_vec());
+    let work = tokio::task::spawn_blocking(move || {
+        if let Some(dry) = &mut sampling.dry {
+            dry.breakers = shared.tokenizer.holding(&breakers);
+        }
+        build(&shared, fetched, &conversation).map(|prompt| Prepared { prompt, sampling })
+    });
+    let prepared = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
     drop(permit);
-    prompt
+    prepared
+}
+
+/// What the engine refuses, as a fault of the request where it is one.
+pub(crate) fn refused(e: EngineError) -> Error {
+    match e {
+        EngineError::Overloaded { .. } => Error::Overloaded,
+        EngineError::ShutDown => Error::Generation(e.to_string()),
+        EngineError::OutOfRange { field, .. } | EngineError::UnknownToken { field, .. } => {
+            Error::request(field, Fault::Invalid, e)
+        }
+        e => Error::request("request", Fault::Invalid, e),
+    }
 }
 
 fn build(inner: &Inner, fetched: Vec<Fetched>, conversation: &Conversation) -> Result<Prompt, Error> {

@@ -104,6 +104,18 @@ pub struct RunOptions {
     /// Draw from tokens at least so probable, relative to the best
     #[arg(long, default_value_t = 0.0)]
     pub min_p: f32,
+    /// Makes words less probable that prompt or answer have already; 1 does nothing
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// Makes words less probable that the answer has already
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Makes words less probable the more often the answer has them
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// Keeps the answer from repeating whole passages; 0 does nothing, 0.8 is usual
+    #[arg(long, default_value_t = 0.0)]
+    pub dry_multiplier: f32,
     /// Makes the draw repeatable
     #[arg(long)]
     pub seed: Option<u64>,

@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
 
 use anyhow::Result;
-use mistralrs::{ChatRequest, Content, FileAccess, MediaKind, MediaSource, Message, Model, Part, Piece, Sampling, Summary};
+use mistralrs::{ChatRequest, Content, Dry, FileAccess, MediaKind, MediaSource, Message, Model, Part, Piece, Sampling, Summary};
 
 use crate::args::RunOptions;
 use crate::load::load;
@@ -15,6 +15,10 @@ pub async fn run(options: RunOptions) -> Result<()> {
         top_k: options.top_k,
         top_p: options.top_p,
         min_p: options.min_p,
+        repetition_penalty: options.repetition_penalty,
+        presence_penalty: options.presence_penalty,
+        frequency_penalty: options.frequency_penalty,
+        dry: (options.dry_multiplier != 0.0).then(|| Dry { multiplier: options.dry_multiplier, ..Dry::default() }),
         seed: options.seed,
         ..Sampling::default()
     };

@@ -16,6 +16,8 @@ pub struct Request {
     pub prompt: Prompt,
     /// How tokens are drawn.
     pub sampling: Sampling,
+    /// Tokens of the answer before a stop token may end it.
+    pub tokens_min: usize,
     /// Tokens of the answer, at least 1.
     pub tokens_max: usize,
     /// Token ids that end the answer, at most 128. Without any, it ends at `tokens_max`.
@@ -122,7 +124,8 @@ impl Request {
         if prompt.tokens.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        for (field, ids) in [("prompt", &prompt.tokens), ("stop_tokens", &self.stop_tokens)] {
+        let biased: Vec<u32> = self.sampling.logit_bias.iter().map(|(id, _)| *id).collect();
+        for (field, ids) in [("prompt", &prompt.tokens), ("stop_tokens", &self.stop_tokens), ("logit_bias", &biased)] {
             if let Some(&id) = ids.iter().find(|id| **id as usize >= limits.vocab) {
                 return Err(EngineError::UnknownToken { field, id, vocab: limits.vocab });
             }
@@ -130,6 +133,9 @@ impl Request {
         let out_of_range = |field, found: usize, allowed| EngineError::OutOfRange { field, found: found.to_string(), allowed };
         if self.tokens_max == 0 {
             return Err(out_of_range("tokens_max", 0, "at least 1"));
+        }
+        if self.tokens_min > self.tokens_max {
+            return Err(out_of_range("min_tokens", self.tokens_min, "at most max_tokens"));
         }
         if self.stop_tokens.len() > STOP_TOKENS_MAX {
             return Err(out_of_range("the number of stop_tokens", self.stop_tokens.len(), "at most 128"));

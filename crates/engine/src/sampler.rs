@@ -1,5 +1,8 @@
 //! Logits → a token.
 
+use std::borrow::Cow;
+
+use crate::penalties::Penalties;
 use crate::{EngineError, Logprobs, Sampling};
 
 /// Candidates that are sorted before the whole vocabulary is.
@@ -9,20 +12,29 @@ const HEAD: usize = 1024;
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,
+    penalties: Penalties,
     random: fastrand::Rng,
 }
 
 impl Sampler {
-    pub fn new(sampling: Sampling) -> Self {
+    pub fn new(sampling: Sampling, prompt: &[u32]) -> Self {
         let random = sampling.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-        Self { sampling, random }
+        Self { penalties: Penalties::new(prompt, &sampling), sampling, random }
     }
 
-    /// The next token, with probabilities when they are asked for.
-    pub fn draw(&mut self, logits: &[f32]) -> Result<(u32, Option<Logprobs>), EngineError> {
-        let best = argmax(logits)?;
-        let id = if self.sampling.temperature == 0.0 { best } else { self.random_draw(logits, best) };
-        let logprobs = self.sampling.logprobs.map(|count| logprobs(logits, id, best, count));
+    /// The next token, none of those `banned`, with probabilities when they are asked for. `tokens` are the prompt's and those
+    /// drawn since.
+    pub fn draw(&mut self, raw: &[f32], tokens: &[u32], banned: &[u32]) -> Result<(u32, Option<Logprobs>), EngineError> {
+        let raw_best = argmax(raw)?;
+        let mut logits = Cow::Borrowed(raw);
+        if self.sampling.has_penalties() {
+            self.penalties.apply(&self.sampling, tokens, logits.to_mut());
+        }
+        banned.iter().for_each(|id| logits.to_mut()[*id as usize] = f32::NEG_INFINITY);
+        let best = argmax(&logits)?;
+        let id = if self.sampling.temperature == 0.0 { best } else { self.random_draw(&logits, best) };
+        self.penalties.push(id as u32);
+        let logprobs = self.sampling.logprobs.map(|count| logprobs(raw, id, raw_best, count));
         Ok((id as u32, logprobs))
     }
 
@@ -90,9 +102,10 @@ fn logprobs(logits: &[f32], id: usize, best: usize, count: usize) -> Logprobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dry;
 
     fn draws(sampling: &Sampling, logits: &[f32], count: u64) -> Vec<u32> {
-        let draw = |seed| Sampler::new(Sampling { seed: Some(seed), ..sampling.clone() }).draw(logits).unwrap().0;
+        let draw = |seed| Sampler::new(Sampling { seed: Some(seed), ..sampling.clone() }, &[]).draw(logits, &[], &[]).unwrap().0;
         (0..count).map(draw).collect()
     }
 
@@ -118,6 +131,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_banned_or_punished_is_not_drawn() {
+        let biased = Sampling { logit_bias: vec![(2, 100.0)], ..Sampling::default() };
+        let tired = Sampling { presence_penalty: 2.0, ..Sampling::default() };
+        let logits = [1.0, 3.0, 2.0];
+        for (sampling, banned, expected) in [
+            (Sampling::default(), &[][..], [1, 1]),
+            (Sampling::default(), &[1], [2, 2]),
+            (biased, &[], [2, 2]),
+            (tired, &[], [1, 2]),
+        ] {
+            let mut sampler = Sampler::new(sampling, &[]);
+            assert_eq!([(); 2].map(|()| sampler.draw(&logits, &[], banned).unwrap().0), expected);
+        }
+    }
+
+    #[test]
     fn draws_follow_the_probabilities() {
         let logits = [0.0, (3.0f32).ln()];
         let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
@@ -130,8 +159,8 @@ mod tests {
         let logits: Vec<f32> = (0..5000).map(|i| (i as f32 * 0.7).sin()).collect();
         let sampling = Sampling { temperature: 1.5, top_p: 0.9, seed: Some(7), ..Sampling::default() };
         let run = || {
-            let mut sampler = Sampler::new(sampling.clone());
-            (0..20).map(|_| sampler.draw(&logits).unwrap().0).collect::<Vec<_>>()
+            let mut sampler = Sampler::new(sampling.clone(), &[]);
+            (0..20).map(|_| sampler.draw(&logits, &[], &[]).unwrap().0).collect::<Vec<_>>()
         };
         assert_eq!(run(), run());
     }
@@ -139,7 +168,7 @@ mod tests {
     #[test]
     fn logprobs_are_those_of_the_plain_logits() {
         let sampling = Sampling { temperature: 0.0, logprobs: Some(2), ..Sampling::default() };
-        let (id, logprobs) = Sampler::new(sampling).draw(&[0.0, (2.0f32).ln(), f32::NEG_INFINITY]).unwrap();
+        let (id, logprobs) = Sampler::new(sampling, &[]).draw(&[0.0, (2.0f32).ln(), f32::NEG_INFINITY], &[], &[]).unwrap();
         let logprobs = logprobs.unwrap();
         assert_eq!((id, logprobs.top[1].0), (1, 0));
         assert!((logprobs.chosen - (2.0f32 / 3.0).ln()).abs() < 1e-6 && (logprobs.top[1].1 - (1.0f32 / 3.0).ln()).abs() < 1e-6);
@@ -148,7 +177,11 @@ mod tests {
     #[test]
     fn what_is_not_a_number_is_refused() {
         for logits in [vec![f32::NAN, 1.0], vec![1.0, f32::NAN], vec![f32::INFINITY], vec![f32::NEG_INFINITY; 2], vec![]] {
-            assert_eq!(Sampler::new(Sampling::default()).draw(&logits).unwrap_err(), EngineError::NotFinite, "{logits:?}");
+            assert_eq!(
+                Sampler::new(Sampling::default(), &[]).draw(&logits, &[], &[]).unwrap_err(),
+                EngineError::NotFinite,
+                "{logits:?}"
+            );
         }
     }
 
@@ -161,6 +194,14 @@ mod tests {
             ("top_p", Sampling { top_p: 0.0, ..plain() }),
             ("top_p", Sampling { top_p: f32::NAN, ..plain() }),
             ("min_p", Sampling { min_p: 1.5, ..plain() }),
+            ("repetition_penalty", Sampling { repetition_penalty: 0.0, ..plain() }),
+            ("presence_penalty", Sampling { presence_penalty: 2.5, ..plain() }),
+            ("frequency_penalty", Sampling { frequency_penalty: f32::NAN, ..plain() }),
+            ("dry_multiplier", Sampling { dry: Some(Dry { multiplier: -1.0, ..Dry::default() }), ..plain() }),
+            ("dry_base", Sampling { dry: Some(Dry { base: f32::INFINITY, ..Dry::default() }), ..plain() }),
+            ("logit_bias", Sampling { logit_bias: vec![(1, 3.0), (2, -101.0)], ..plain() }),
+            ("logit_bias", Sampling { logit_bias: vec![(1, f32::NAN)], ..plain() }),
+            ("the number of logit_bias entries", Sampling { logit_bias: vec![(1, 0.0); 1025], ..plain() }),
             ("top_logprobs", Sampling { logprobs: Some(21), ..plain() }),
         ];
         for (field, sampling) in cases {

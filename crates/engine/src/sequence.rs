@@ -27,6 +27,7 @@ pub struct Sequence {
     cache_salt: Option<String>,
     /// Rows of the media items that were encoded and are still to be passed.
     pub encoded: Vec<Option<Tensor>>,
+    tokens_min: usize,
     tokens_max: usize,
     stop_tokens: Vec<u32>,
     sampler: Sampler,
@@ -42,7 +43,8 @@ pub struct Sequence {
 
 impl Sequence {
     pub fn new(request: Request, block_size: usize, events: mpsc::Sender<Event>, place: Place) -> Self {
-        let Request { prompt, sampling, tokens_max, stop_tokens, cache_salt } = request;
+        let Request { prompt, sampling, tokens_min, tokens_max, stop_tokens, cache_salt } = request;
+        let sampler = Sampler::new(sampling, &prompt.tokens);
         let mut hashes = Vec::new();
         prefix::extend(&mut hashes, &prompt, &prompt.tokens, block_size, cache_salt.as_deref());
         Self {
@@ -54,9 +56,10 @@ impl Sequence {
             hashes,
             published: 0,
             cache_salt,
+            tokens_min,
             tokens_max,
             stop_tokens,
-            sampler: Sampler::new(sampling),
+            sampler,
             events,
             place: Some(place),
             cached_tokens: 0,
@@ -164,10 +167,11 @@ impl Sequence {
 
     /// Draws a token from the logits of the last row and tells the listener; whether the answer is complete.
     pub fn draw(&mut self, logits: &[f32]) -> Result<bool, EngineError> {
-        let (id, logprobs) = self.sampler.draw(logits)?;
+        let drawn = self.tokens.len() - self.prompt.tokens.len() + 1;
+        let banned: &[u32] = if drawn <= self.tokens_min { &self.stop_tokens } else { &[] };
+        let (id, logprobs) = self.sampler.draw(logits, &self.tokens, banned)?;
         self.tokens.push(id);
         self.clock();
-        let drawn = self.tokens.len() - self.prompt.tokens.len();
         let stop = self.stop_tokens.contains(&id);
         if !stop {
             self.send(Event::Token { id, logprobs });

@@ -130,6 +130,7 @@ fn request(prompt: Prompt, tokens_max: usize, seed: Option<u64>) -> Request {
     Request {
         prompt,
         sampling: Sampling { temperature, seed, top_p: 0.9, ..Sampling::default() },
+        tokens_min: 0,
         tokens_max,
         stop_tokens: vec![3],
         cache_salt: None,
@@ -219,6 +220,14 @@ fn what_cannot_be_served_is_refused_at_once() {
         (
             Request { prompt: prompt(vec![4, 61], &[]), ..base() },
             EngineError::UnknownToken { field: "prompt", id: 61, vocab: 61 },
+        ),
+        (
+            Request { tokens_min: 6, ..base() },
+            EngineError::OutOfRange { field: "min_tokens", found: "6".into(), allowed: "at most max_tokens" },
+        ),
+        (
+            Request { sampling: Sampling { logit_bias: vec![(61, 1.0)], ..Sampling::default() }, ..base() },
+            EngineError::UnknownToken { field: "logit_bias", id: 61, vocab: 61 },
         ),
         (
             Request { stop_tokens: vec![u32::MAX], ..base() },

@@ -1,5 +1,6 @@
 //! POST /v1/chat/completions.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use axum::body::Bytes;
@@ -9,8 +10,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, Stream};
-use mistralrs::{AnswerStream, Model, Piece};
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, BoxStream, SelectAll, Stream, StreamExt, select_all};
+use mistralrs::{AnswerStream, Error, Model, Piece, Summary};
 use serde_json::Value;
 
 use crate::error::Failure;
@@ -33,13 +35,13 @@ pub async fn completions(
         let message = format!("there is no model {name:?}; use \"default\" or {:?}", model.id());
         return Err(Failure::new(StatusCode::NOT_FOUND, message).param("model").code("model_not_found"));
     }
-    let (shape, request, header) = (body.shape(), body.request()?, Header::new(model.id()));
+    let (shape, request, header) = (body.shape()?, body.request()?, Header::new(model.id()));
+    let streams = model.choices(&request, shape.choices).await?;
     if shape.stream {
-        let stream = model.stream(&request).await?;
-        Ok(Sse::new(events(stream, header, shape)).keep_alive(KeepAlive::default()).into_response())
+        Ok(Sse::new(events(streams, header, shape)).keep_alive(KeepAlive::default()).into_response())
     } else {
-        let answer = model.answer(&request).await?;
-        Ok(axum::Json(header.completion(&answer, shape)).into_response())
+        let answers = try_join_all(streams.into_iter().map(AnswerStream::whole)).await?;
+        Ok(axum::Json(header.completion(&answers, shape)).into_response())
     }
 }
 
@@ -53,37 +55,62 @@ fn is_json(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).code("unsupported_media_type"))
 }
 
-/// Where an event stream is.
-enum Phase {
-    Opening,
-    Speaking,
-    Usage(mistralrs::Summary),
-    Done,
-    Ended,
+/// Answers on their way, as they become server-sent events.
+struct Events {
+    /// Pieces of all choices, in the order in which they come.
+    pieces: SelectAll<BoxStream<'static, (usize, Result<Piece, Error>)>>,
+    /// What has yet to be sent.
+    ready: VecDeque<Event>,
+    /// Of the choices that are complete.
+    summaries: Vec<Summary>,
+    header: Header,
+    shape: Shape,
 }
 
-/// The answer as server-sent events. Dropping the stream (the client went away) ends the generation.
-fn events(answer: AnswerStream, header: Header, shape: Shape) -> impl Stream<Item = Result<Event, Infallible>> {
-    let json = |value: Value| Event::default().data(value.to_string());
-    stream::unfold((answer, Phase::Opening), move |(mut answer, phase)| {
-        let header = header.clone();
-        async move {
-            let (event, next) = match phase {
-                Phase::Opening => (json(header.opening(answer.prompt_token_ids(), shape)), Phase::Speaking),
-                Phase::Speaking => match answer.next().await {
-                    Ok(Piece::Delta(delta)) => (json(header.delta(&delta.text, delta.token.as_ref(), shape)), Phase::Speaking),
-                    Ok(Piece::Done(summary)) => {
-                        let next = if shape.include_usage { Phase::Usage(summary) } else { Phase::Done };
-                        (json(header.closing(&summary, shape)), next)
-                    }
-                    // A stream that failed ends without [DONE]: clients raise what the event says.
-                    Err(e) => (json(Failure::from(e).body()), Phase::Ended),
-                },
-                Phase::Usage(summary) => (json(header.usage(&summary)), Phase::Done),
-                Phase::Done => (Event::default().data("[DONE]"), Phase::Ended),
-                Phase::Ended => return None,
-            };
-            Some((Ok(event), (answer, next)))
-        }
+/// The answers as server-sent events. Dropping the stream (the client went away) ends the generation.
+fn events(answers: Vec<AnswerStream>, header: Header, shape: Shape) -> impl Stream<Item = Result<Event, Infallible>> {
+    let opening = |(i, answer): (usize, &AnswerStream)| event(&header.opening(i, answer.prompt_token_ids(), shape));
+    let ready = answers.iter().enumerate().map(opening).collect();
+    let pieces = select_all(answers.into_iter().enumerate().map(|(i, answer)| pieces(i, answer).boxed()));
+    let events = Events { pieces, ready, summaries: Vec::new(), header, shape };
+    stream::unfold(events, |mut events| async move { events.next().await.map(|event| (Ok(event), events)) })
+}
+
+/// One choice's pieces to its end.
+fn pieces(index: usize, answer: AnswerStream) -> impl Stream<Item = (usize, Result<Piece, Error>)> {
+    stream::unfold(Some(answer), move |answer| async move {
+        let mut answer = answer?;
+        let piece = answer.next().await;
+        let rest = matches!(piece, Ok(Piece::Delta(_))).then_some(answer);
+        Some(((index, piece), rest))
     })
+}
+
+impl Events {
+    async fn next(&mut self) -> Option<Event> {
+        if let Some(event) = self.ready.pop_front() {
+            return Some(event);
+        }
+        let (index, piece) = self.pieces.next().await?;
+        match piece {
+            Ok(Piece::Delta(delta)) => Some(event(&self.header.delta(index, &delta, self.shape))),
+            Ok(Piece::Done(summary)) => {
+                self.summaries.push(summary);
+                if self.summaries.len() == self.shape.choices {
+                    let usage = self.shape.include_usage.then(|| event(&self.header.usage(&self.summaries)));
+                    self.ready.extend(usage.into_iter().chain([Event::default().data("[DONE]")]));
+                }
+                Some(event(&self.header.closing(index, &summary, self.shape)))
+            }
+            // A stream that failed ends without [DONE]: clients raise what the event says.
+            Err(e) => {
+                self.pieces.clear();
+                Some(event(&Failure::from(e).body()))
+            }
+        }
+    }
+}
+
+fn event(value: &Value) -> Event {
+    Event::default().data(value.to_string())
 }

@@ -1,7 +1,9 @@
 //! The JSON of a chat request → [`ChatRequest`].
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
-use mistralrs::{ChatRequest, Content, MediaKind, MediaSource, Message, Part, Sampling};
+use mistralrs::{ChatRequest, Content, Dry, MediaKind, MediaSource, Message, Part, Sampling};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -9,6 +11,8 @@ use crate::error::Failure;
 
 const STOPS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 1024;
+const CHOICES_MAX: u32 = 128;
+const BREAKERS_MAX: usize = 64;
 
 /// The body of POST /v1/chat/completions. Fields that are not named here are ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -21,8 +25,18 @@ pub struct ChatBody {
     top_p: Option<f32>,
     top_k: Option<i64>,
     min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    dry_multiplier: Option<f32>,
+    dry_base: Option<f32>,
+    dry_allowed_length: Option<usize>,
+    dry_sequence_breakers: Option<Vec<String>>,
+    logit_bias: Option<BTreeMap<String, f32>>,
+    min_tokens: Option<u32>,
     seed: Option<i64>,
     stop: Option<Stop>,
+    stop_token_ids: Option<Vec<u32>>,
     logprobs: Option<bool>,
     top_logprobs: Option<usize>,
     chat_template_kwargs: Option<Map<String, Value>>,
@@ -31,13 +45,10 @@ pub struct ChatBody {
     return_token_ids: Option<bool>,
     ignore_eos: Option<bool>,
     cache_salt: Option<String>,
-    // Not served yet: refused rather than ignored.
     n: Option<u32>,
+    // Not served yet: refused rather than ignored.
     tools: Option<Vec<Value>>,
     response_format: Option<Value>,
-    logit_bias: Option<Map<String, Value>>,
-    presence_penalty: Option<f32>,
-    frequency_penalty: Option<f32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,6 +75,7 @@ struct StreamOptions {
 /// What the answer is to look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
+    pub choices: usize,
     pub stream: bool,
     pub include_usage: bool,
     pub logprobs: bool,
@@ -87,13 +99,18 @@ pub fn parse(body: &[u8]) -> Result<ChatBody, Failure> {
 }
 
 impl ChatBody {
-    pub fn shape(&self) -> Shape {
-        Shape {
+    pub fn shape(&self) -> Result<Shape, Failure> {
+        let choices = self.n.unwrap_or(1);
+        if !(1..=CHOICES_MAX).contains(&choices) {
+            return Err(Failure::invalid("n", format!("n must be between 1 and {CHOICES_MAX}")));
+        }
+        Ok(Shape {
+            choices: choices as usize,
             stream: self.stream.unwrap_or(false),
             include_usage: self.stream_options.as_ref().and_then(|o| o.include_usage).unwrap_or(false),
             logprobs: self.logprobs.unwrap_or(false),
             token_ids: self.return_token_ids.unwrap_or(false),
-        }
+        })
     }
 
     /// The request for the facade.
@@ -118,15 +135,22 @@ impl ChatBody {
         }
         let messages = self.messages.into_iter().enumerate().map(|(i, message)| message.convert(i)).collect::<Result<_, _>>()?;
         let template_kwargs = self.chat_template_kwargs.unwrap_or_default();
-        let ignore_eos = self.ignore_eos.unwrap_or(false);
+        let dry_sequence_breakers = self.dry_sequence_breakers;
+        if dry_sequence_breakers.as_ref().is_some_and(|all| all.len() > BREAKERS_MAX) {
+            let message = format!("dry_sequence_breakers takes at most {BREAKERS_MAX} texts");
+            return Err(Failure::invalid("dry_sequence_breakers", message));
+        }
         Ok(ChatRequest {
             messages,
             tools: Vec::new(),
             template_kwargs,
             sampling,
+            dry_sequence_breakers,
+            tokens_min: self.min_tokens.unwrap_or(0) as usize,
             tokens_max,
             stop,
-            ignore_eos,
+            stop_token_ids: self.stop_token_ids.unwrap_or_default(),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
             cache_salt: self.cache_salt,
         })
     }
@@ -136,31 +160,38 @@ impl ChatBody {
             None | Some(-1 | 0) => 0,
             Some(k) => usize::try_from(k).map_err(|_| Failure::invalid("top_k", "top_k must be positive, or 0 or -1 for all"))?,
         };
-        let check = |field: &'static str, met: bool, range: &str| match met {
-            true => Ok(()),
-            false => Err(Failure::invalid(field, format!("{field} must be {range}"))),
-        };
-        let (temperature, top_p, min_p) = (self.temperature.unwrap_or(0.0), self.top_p.unwrap_or(1.0), self.min_p.unwrap_or(0.0));
-        check("temperature", (0.0..=100.0).contains(&temperature), "between 0 and 100")?;
-        check("top_p", top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
-        check("min_p", (0.0..=1.0).contains(&min_p), "between 0 and 1")?;
-        check("top_logprobs", self.top_logprobs.is_none_or(|n| n <= 20), "at most 20")?;
         let asked = self.logprobs.unwrap_or(false);
-        check("top_logprobs", self.top_logprobs.is_none() || asked, "left out unless logprobs is true")?;
-        let logprobs = asked.then_some(self.top_logprobs.unwrap_or(0));
-        Ok(Sampling { temperature, top_k, top_p, min_p, seed: self.seed.map(i64::cast_unsigned), logprobs })
+        if self.top_logprobs.is_some() && !asked {
+            return Err(Failure::invalid("top_logprobs", "top_logprobs must be left out unless logprobs is true"));
+        }
+        let usual = Dry::default();
+        let dry = self.dry_multiplier.filter(|multiplier| *multiplier != 0.0).map(|multiplier| Dry {
+            multiplier,
+            base: self.dry_base.unwrap_or(usual.base),
+            allowed_length: self.dry_allowed_length.unwrap_or(usual.allowed_length),
+            ..usual
+        });
+        let usual = Sampling::default();
+        Ok(Sampling {
+            temperature: self.temperature.unwrap_or(usual.temperature),
+            top_k,
+            top_p: self.top_p.unwrap_or(usual.top_p),
+            min_p: self.min_p.unwrap_or(usual.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(usual.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(usual.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(usual.frequency_penalty),
+            dry,
+            logit_bias: self.logit_bias.iter().flatten().map(bias).collect::<Result<_, _>>()?,
+            seed: self.seed.map(i64::cast_unsigned),
+            logprobs: asked.then_some(self.top_logprobs.unwrap_or(0)),
+        })
     }
 
     fn refuse_what_is_not_served(&self) -> Result<(), Failure> {
         let format = self.response_format.as_ref().and_then(|format| format["type"].as_str());
-        let zero = |penalty: Option<f32>| penalty.is_none_or(|p| p == 0.0);
         let fields = [
-            ("n", self.n.is_none_or(|n| n == 1)),
             ("tools", self.tools.as_ref().is_none_or(Vec::is_empty)),
             ("response_format", self.response_format.is_none() || format == Some("text")),
-            ("logit_bias", self.logit_bias.as_ref().is_none_or(Map::is_empty)),
-            ("presence_penalty", zero(self.presence_penalty)),
-            ("frequency_penalty", zero(self.frequency_penalty)),
         ];
         match fields.into_iter().find(|(_, served)| !served) {
             Some((field, _)) => {
@@ -169,6 +200,11 @@ impl ChatBody {
             None => Ok(()),
         }
     }
+}
+
+fn bias((id, bias): (&String, &f32)) -> Result<(u32, f32), Failure> {
+    let id = id.parse().map_err(|_| Failure::invalid("logit_bias", format!("logit_bias: {id:?} is not a token id")))?;
+    Ok((id, *bias))
 }
 
 impl MessageBody {

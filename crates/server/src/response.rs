@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mistralrs::{Answer, Finish, Summary, Token, Usage};
+use mistralrs::{Answer, Delta, Finish, Summary, Token, Usage};
 use serde_json::{Value, json};
 
 use crate::request::Shape;
@@ -25,31 +25,20 @@ impl Header {
         json!({"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices})
     }
 
-    /// The whole answer.
-    pub fn completion(&self, answer: &Answer, shape: Shape) -> Value {
-        let logprobs = shape.logprobs.then(|| json!({"content": answer.tokens.iter().map(logprob).collect::<Vec<_>>()}));
-        let mut choice = json!({
-            "index": 0,
-            "message": {"role": "assistant", "content": answer.text},
-            "finish_reason": finish_reason(&answer.summary),
-            "logprobs": logprobs,
-        });
-        if shape.token_ids {
-            let mut ids: Vec<u32> = answer.tokens.iter().map(|token| token.id).collect();
-            ids.extend(end_token(&answer.summary));
-            choice["token_ids"] = json!(ids);
-        }
-        let mut body = self.object("chat.completion", json!([choice]));
-        body["usage"] = usage(&answer.summary.usage);
-        if shape.token_ids {
-            body["prompt_token_ids"] = json!(answer.prompt_token_ids);
+    /// The whole answers.
+    pub fn completion(&self, answers: &[Answer], shape: Shape) -> Value {
+        let choices = answers.iter().enumerate().map(|(index, answer)| choice(index, answer, shape)).collect();
+        let mut body = self.object("chat.completion", choices);
+        body["usage"] = usage(answers.iter().map(|answer| &answer.summary.usage));
+        if let Some(first) = answers.first().filter(|_| shape.token_ids) {
+            body["prompt_token_ids"] = json!(first.prompt_token_ids);
         }
         body
     }
 
-    /// The first chunk: who speaks.
-    pub fn opening(&self, prompt_token_ids: &[u32], shape: Shape) -> Value {
-        let mut body = self.chunk(json!({"role": "assistant", "content": ""}), None);
+    /// The first chunk of a choice: who speaks.
+    pub fn opening(&self, index: usize, prompt_token_ids: &[u32], shape: Shape) -> Value {
+        let mut body = self.chunk(index, json!({"role": "assistant", "content": ""}), None);
         if shape.token_ids {
             body["prompt_token_ids"] = json!(prompt_token_ids);
         }
@@ -57,9 +46,9 @@ impl Header {
     }
 
     /// A chunk of text.
-    pub fn delta(&self, text: &str, token: Option<&Token>, shape: Shape) -> Value {
-        let mut body = self.chunk(json!({"content": text}), None);
-        if let Some(token) = token {
+    pub fn delta(&self, index: usize, delta: &Delta, shape: Shape) -> Value {
+        let mut body = self.chunk(index, json!({"content": delta.text}), None);
+        if let Some(token) = &delta.token {
             if shape.logprobs {
                 body["choices"][0]["logprobs"] = json!({"content": [logprob(token)]});
             }
@@ -70,9 +59,9 @@ impl Header {
         body
     }
 
-    /// The last chunk of the choice: why it ended.
-    pub fn closing(&self, summary: &Summary, shape: Shape) -> Value {
-        let mut body = self.chunk(json!({}), Some(finish_reason(summary)));
+    /// The last chunk of a choice: why it ended.
+    pub fn closing(&self, index: usize, summary: &Summary, shape: Shape) -> Value {
+        let mut body = self.chunk(index, json!({}), Some(finish_reason(summary)));
         if shape.token_ids {
             body["choices"][0]["token_ids"] = json!(end_token(summary).into_iter().collect::<Vec<_>>());
         }
@@ -80,16 +69,32 @@ impl Header {
     }
 
     /// The chunk behind the last one, when it was asked for.
-    pub fn usage(&self, summary: &Summary) -> Value {
+    pub fn usage(&self, summaries: &[Summary]) -> Value {
         let mut body = self.object("chat.completion.chunk", json!([]));
-        body["usage"] = usage(&summary.usage);
+        body["usage"] = usage(summaries.iter().map(|summary| &summary.usage));
         body
     }
 
-    fn chunk(&self, delta: Value, finish_reason: Option<&str>) -> Value {
-        let choice = json!({"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null});
+    fn chunk(&self, index: usize, delta: Value, finish_reason: Option<&str>) -> Value {
+        let choice = json!({"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": null});
         self.object("chat.completion.chunk", json!([choice]))
     }
+}
+
+fn choice(index: usize, answer: &Answer, shape: Shape) -> Value {
+    let logprobs = shape.logprobs.then(|| json!({"content": answer.tokens.iter().map(logprob).collect::<Vec<_>>()}));
+    let mut choice = json!({
+        "index": index,
+        "message": {"role": "assistant", "content": answer.text},
+        "finish_reason": finish_reason(&answer.summary),
+        "logprobs": logprobs,
+    });
+    if shape.token_ids {
+        let mut ids: Vec<u32> = answer.tokens.iter().map(|token| token.id).collect();
+        ids.extend(end_token(&answer.summary));
+        choice["token_ids"] = json!(ids);
+    }
+    choice
 }
 
 fn finish_reason(summary: &Summary) -> &'static str {
@@ -113,12 +118,15 @@ fn logprob(token: &Token) -> Value {
     out
 }
 
-fn usage(usage: &Usage) -> Value {
-    let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
+/// What all choices took; their prompt is one, and what was remembered of it is what the first found.
+fn usage<'a>(choices: impl Iterator<Item = &'a Usage> + Clone) -> Value {
+    let completion: usize = choices.clone().map(|usage| usage.completion_tokens).sum();
+    let prompt = choices.clone().map(|usage| usage.prompt_tokens).max().unwrap_or(0);
+    let cached = choices.map(|usage| usage.cached_tokens).min().unwrap_or(0);
     json!({
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": {"cached_tokens": cached},
     })
 }

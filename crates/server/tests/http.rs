@@ -147,6 +147,62 @@ async fn a_seed_repeats_an_answer() {
 }
 
 #[tokio::test]
+async fn choices_share_a_prompt_and_differ() {
+    let server = server(FileAccess::All).await;
+    let sampling = json!({"n": 3, "seed": 5, "temperature": 2.0, "max_tokens": 24, "return_token_ids": true});
+    let body = with(ask(&data_url("four_shapes.png"), "Describe this picture."), sampling);
+    let whole = chat(&server, body.clone()).await;
+    let choices = whole["choices"].as_array().unwrap();
+    let ids: Vec<&Value> = choices.iter().map(|choice| &choice["token_ids"]).collect();
+    assert!(ids.len() == 3 && ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+    assert_eq!(choices.iter().map(|choice| choice["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+    let tokens: usize = ids.iter().map(|ids| ids.as_array().unwrap().len()).sum();
+    assert_eq!(whole["usage"]["completion_tokens"], tokens);
+    // A choice is what its seed alone gives.
+    let alone = chat(&server, with(body.clone(), json!({"n": 1, "seed": 6}))).await;
+    assert_eq!(&alone["choices"][0]["token_ids"], ids[1]);
+
+    let (chunks, done) = stream(&server, with(body, json!({"stream_options": {"include_usage": true}}))).await;
+    assert!(done);
+    for (index, expected) in choices.iter().enumerate() {
+        let own = chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|choice| choice["index"] == index);
+        let said: String = own.clone().filter_map(|choice| choice["delta"]["content"].as_str()).collect();
+        assert_eq!(said, expected["message"]["content"]);
+        assert_eq!(own.filter(|choice| choice["finish_reason"].is_string()).count(), 1);
+    }
+    assert_eq!(chunks[chunks.len() - 1]["usage"]["completion_tokens"], tokens);
+}
+
+#[tokio::test]
+async fn words_are_kept_from_coming_or_made_to() {
+    let server = server(FileAccess::All).await;
+    let body = with(ask(&data_url("red_circle.png"), "What is in this picture?"), json!({"return_token_ids": true}));
+    let ids = async |extra: Value| {
+        let answer = chat(&server, with(body.clone(), extra)).await;
+        let ids = answer["choices"][0]["token_ids"].as_array().unwrap();
+        ids.iter().map(|id| id.as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let plain = ids(json!({})).await;
+    let (first, end) = (plain[0].to_string(), plain[plain.len() - 1]);
+    assert_ne!(ids(json!({"logit_bias": {&first: -100}})).await[0], plain[0]);
+    assert_eq!(ids(json!({"logit_bias": {&first: 100}, "max_tokens": 3})).await, [plain[0]; 3]);
+    assert_eq!(ids(json!({"stop_token_ids": [plain[1]]})).await, plain[..2]);
+    let longer = ids(json!({"min_tokens": plain.len() + 4, "max_tokens": plain.len() + 8})).await;
+    assert_eq!(longer[..plain.len() - 1], plain[..plain.len() - 1]);
+    assert!(longer.len() > plain.len() + 4 || !longer.contains(&end), "{longer:?}");
+    let punished = json!({"repetition_penalty": 100, "ignore_eos": true, "max_tokens": 30});
+    let mut distinct = ids(punished).await;
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 30, "a token came twice");
+    let repeated = ids(json!({"ignore_eos": true, "max_tokens": 60})).await;
+    let dry = json!({"ignore_eos": true, "max_tokens": 60, "dry_multiplier": 50.0, "dry_sequence_breakers": []});
+    let passages = |ids: &[u64]| ids.windows(4).enumerate().filter(|(i, w)| ids.windows(4).take(*i).any(|v| v == *w)).count();
+    let dried = ids(dry).await;
+    assert!(passages(&repeated) > 10 && passages(&dried) == 0, "{repeated:?} {dried:?}");
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said_with_its_place() {
     let server = server(FileAccess::None).await;
     let picture = data_url("red_circle.png");
@@ -183,7 +239,18 @@ async fn what_is_wrong_is_said_with_its_place() {
         (with(good(), json!({"top_logprobs": 3})), 400, json!("top_logprobs"), "unless logprobs"),
         (with(good(), json!({"logprobs": true, "top_logprobs": 21})), 400, json!("top_logprobs"), "at most 20"),
         (with(good(), json!({"stop": vec!["a"; 17]})), 400, json!("stop"), "at most 16"),
-        (with(good(), json!({"n": 2})), 400, json!("n"), "not supported"),
+        (with(good(), json!({"n": 0})), 400, json!("n"), "between 1 and 128"),
+        (with(good(), json!({"n": 129})), 400, json!("n"), "between 1 and 128"),
+        (with(good(), json!({"repetition_penalty": 0})), 400, json!("repetition_penalty"), "above 0"),
+        (with(good(), json!({"presence_penalty": 3})), 400, json!("presence_penalty"), "between -2 and 2"),
+        (with(good(), json!({"frequency_penalty": -2.5})), 400, json!("frequency_penalty"), "between -2 and 2"),
+        (with(good(), json!({"dry_multiplier": 1, "dry_base": 0.5})), 400, json!("dry_base"), "between 1 and 100"),
+        (with(good(), json!({"logit_bias": {"x": 1}})), 400, json!("logit_bias"), "not a token id"),
+        (with(good(), json!({"logit_bias": {"-1": 1}})), 400, json!("logit_bias"), "not a token id"),
+        (with(good(), json!({"logit_bias": {"99999999": 1}})), 400, json!("logit_bias"), "99999999"),
+        (with(good(), json!({"logit_bias": {"5": 101}})), 400, json!("logit_bias"), "between -100 and 100"),
+        (with(good(), json!({"stop_token_ids": [99999999]})), 400, json!("stop_tokens"), "99999999"),
+        (with(good(), json!({"min_tokens": 9, "max_tokens": 8})), 400, json!("min_tokens"), "at most max_tokens"),
         (with(good(), json!({"tools": [{"type": "function"}]})), 400, json!("tools"), "not supported"),
         (with(good(), json!({"model": "gpt-9"})), 404, json!("model"), "there is no model"),
     ];

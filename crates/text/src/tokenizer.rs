@@ -1,4 +1,5 @@
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use tokenizers::{Model, OffsetType, PreTokenizer};
 
@@ -33,6 +34,8 @@ pub struct Tokenizer {
     guard: Guard,
     /// What the post-processor puts in front of every text (a begin-of-sequence token, usually).
     prefix: Vec<u32>,
+    /// The text of every id by itself, once somebody has asked for one by its content.
+    texts: OnceLock<Vec<String>>,
 }
 
 impl Tokenizer {
@@ -45,7 +48,7 @@ impl Tokenizer {
         let special = added.values().filter(|t| t.special).map(|t| t.content.clone());
         let guard = Guard::new(special.chain(markers.iter().map(|m| m.to_string())));
         let empty = inner.encode("", true).map_err(|e| refused(e.to_string()))?;
-        Ok(Self { prefix: empty.get_ids().to_vec(), inner, guard })
+        Ok(Self { prefix: empty.get_ids().to_vec(), inner, guard, texts: OnceLock::new() })
     }
 
     /// Protects a user's words; see [`Guard`].
@@ -61,6 +64,14 @@ impl Tokenizer {
     /// The id of a token's exact spelling.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// Ids whose text has one of these in it, ascending.
+    pub fn holding(&self, needles: &[String]) -> Vec<u32> {
+        let alone = |id: u32| self.inner.decode(&[id], false).unwrap_or_default();
+        let texts = self.texts.get_or_init(|| (0..self.vocab_size() as u32).map(alone).collect());
+        let found = |text: &String| needles.iter().any(|needle| text.contains(needle.as_str()));
+        (0u32..).zip(texts).filter(|(_, text)| found(text)).map(|(id, _)| id).collect()
     }
 
     /// The spelling of an id.
