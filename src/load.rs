@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use engine::{Engine, EngineConfig};
+use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, ModelError, Processor};
-use nn::{Coverage, DType, Files, LoadSettings, NnError, Quant};
+use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Quant};
 use serde_json::Value;
+use sysinfo::System;
 use text::{ChatTemplate, TemplateFiles, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
@@ -38,6 +39,42 @@ pub struct LoadOptions {
     pub files: FileAccess,
     /// Tokens of a sequence, where fewer than the model's own limit are wanted.
     pub context_max: Option<usize>,
+    /// What it may take to serve requests.
+    pub capacity: Capacity,
+}
+
+/// What serving requests may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Bytes of keys and values; half of what is free when the model is loaded, when absent, and never more than all sequences
+    /// can use.
+    pub cache_bytes: Option<usize>,
+    /// Numbers of keys and values; those that the model computes with, when absent.
+    pub cache_format: Option<KvFormat>,
+    /// Requests that are answered at the same time.
+    pub sequences_max: usize,
+    /// Tokens that are computed in one step.
+    pub step_tokens_max: usize,
+    /// Bytes of encoded media that are kept for later requests.
+    pub encodings_bytes_max: usize,
+}
+
+/// The keys and values of everything that is being said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvCache {
+    /// What they take.
+    pub bytes: usize,
+    /// Tokens for which there is room.
+    pub tokens: usize,
+    /// Their numbers.
+    pub format: KvFormat,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        let EngineConfig { sequences_max, budget_tokens_max: step_tokens_max, encodings_bytes_max, .. } = EngineConfig::new(1);
+        Self { cache_bytes: None, cache_format: None, sequences_max, step_tokens_max, encodings_bytes_max }
+    }
 }
 
 /// Number format of weights.
@@ -73,6 +110,7 @@ pub(crate) struct Inner {
     pub workers: tokio::sync::Semaphore,
     pub importance: Option<Coverage>,
     pub leftover: Vec<String>,
+    pub kv_cache: KvCache,
 }
 
 impl LoadOptions {
@@ -89,6 +127,7 @@ impl LoadOptions {
             jinja_explicit: None,
             files: FileAccess::All,
             context_max: None,
+            capacity: Capacity::default(),
         }
     }
 }
@@ -135,6 +174,11 @@ impl Model {
         &self.inner.leftover
     }
 
+    /// Room for keys and values.
+    pub fn kv_cache(&self) -> KvCache {
+        self.inner.kv_cache
+    }
+
     /// Numbers of the running engine.
     pub fn stats(&self) -> engine::Stats {
         self.inner.engine.stats()
@@ -164,8 +208,18 @@ impl Inner {
         let Loaded { model, processor, context_max, dtype, importance, leftover, .. } = models::load(files, settings)?;
         let own = context_max.unwrap_or(usize::MAX);
         let context_max = options.context_max.unwrap_or(usize::MAX).min(own);
-        let engine = Engine::start(model, EngineConfig { dtype, ..EngineConfig::new(context_max) })
-            .map_err(|e| Error::Source(format!("cannot start the engine: {e}")))?;
+        let Capacity { cache_bytes, cache_format, sequences_max, step_tokens_max, encodings_bytes_max } = options.capacity;
+        let format = cache_format.unwrap_or_else(|| nn::kv_format(dtype));
+        let config = EngineConfig {
+            cache: CacheSize::Bytes(cache_bytes.unwrap_or_else(half_of_free_memory)),
+            format,
+            sequences_max,
+            budget_tokens_max: step_tokens_max,
+            encodings_bytes_max,
+            ..EngineConfig::new(context_max)
+        };
+        let engine = Engine::start(model, config).map_err(|e| Error::Source(format!("cannot start the engine: {e}")))?;
+        let kv_cache = KvCache { bytes: engine.cache_bytes(), tokens: engine.cache_tokens(), format };
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
         Ok(Self {
             id: options.source.id(),
@@ -180,8 +234,22 @@ impl Inner {
             workers: tokio::sync::Semaphore::new(workers),
             importance,
             leftover,
+            kv_cache,
         })
     }
+}
+
+/// Half of the memory that nobody uses, on the machine or in the container; a gigabyte where the system does not tell, and never
+/// so little that there could be no conversation.
+fn half_of_free_memory() -> usize {
+    const UNKNOWN: u64 = 2 << 30;
+    const LEAST: usize = 128 << 20;
+    let free = System::new().map_or(UNKNOWN, |mut system| {
+        system.refresh_memory();
+        let machine = system.available_memory();
+        system.cgroup_limits().map_or(machine, |limits| limits.free_memory.min(machine))
+    });
+    usize::try_from(free / 2).unwrap_or(usize::MAX).max(LEAST)
 }
 
 fn template(files: &Files, options: &LoadOptions) -> Result<ChatTemplate, Error> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mistralrs::{Dtype, Quant};
+use mistralrs::{Capacity, Dtype, KvFormat, Quant};
 
 /// Answers about pictures, sound and clips.
 #[derive(Debug, Parser)]
@@ -60,6 +60,30 @@ pub struct ModelOptions {
     /// Tokens of a conversation at most, answer included
     #[arg(long, value_name = "TOKENS")]
     pub max_seq_len: Option<usize>,
+    /// Memory for keys and values, in MiB; otherwise half of what is free, or less where less is of use
+    #[arg(long, visible_alias = "pa-memory-mb", value_name = "MIB")]
+    pub kv_cache_mb: Option<usize>,
+    /// Numbers of keys and values; auto for those that the model computes with
+    #[arg(long, value_enum, default_value = "auto")]
+    pub kv_cache_type: KvCacheType,
+    /// Requests that are answered at the same time; others wait
+    #[arg(long, value_name = "REQUESTS", default_value_t = Capacity::default().sequences_max)]
+    pub max_seqs: usize,
+    /// Tokens that are computed in one step: more read prompts faster, fewer make others wait less
+    #[arg(long, value_name = "TOKENS", default_value_t = Capacity::default().step_tokens_max)]
+    pub max_num_batched_tokens: usize,
+    /// Memory for encoded pictures, sounds and clips that are kept for later questions, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = Capacity::default().encodings_bytes_max >> 20)]
+    pub encoder_cache_mb: usize,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum KvCacheType {
+    Auto,
+    F32,
+    Bf16,
+    F16,
+    Q8,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -172,6 +196,24 @@ fn picture_size(text: &str) -> Result<(usize, usize), String> {
     sides
         .filter(|&(width, height)| (1..=16_384).contains(&width) && (1..=16_384).contains(&height))
         .ok_or_else(|| "a size looks like 448x448".into())
+}
+
+impl ModelOptions {
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            cache_bytes: self.kv_cache_mb.map(|mib| mib.saturating_mul(1 << 20)),
+            cache_format: match self.kv_cache_type {
+                KvCacheType::Auto => None,
+                KvCacheType::F32 => Some(KvFormat::F32),
+                KvCacheType::Bf16 => Some(KvFormat::Bf16),
+                KvCacheType::F16 => Some(KvFormat::F16),
+                KvCacheType::Q8 => Some(KvFormat::Q8),
+            },
+            sequences_max: self.max_seqs,
+            step_tokens_max: self.max_num_batched_tokens,
+            encodings_bytes_max: self.encoder_cache_mb.saturating_mul(1 << 20),
+        }
+    }
 }
 
 impl From<DtypeArgument> for Dtype {

@@ -24,6 +24,7 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
             ModelSource::Demo
         }
     };
+    let capacity = options.capacity();
     let matrix = options.imatrix.map(ImportanceSource::Matrix);
     let options = LoadOptions {
         dtype: options.dtype.into(),
@@ -34,6 +35,7 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
         jinja_explicit: options.jinja_explicit,
         files,
         context_max: options.max_seq_len,
+        capacity,
         ..LoadOptions::new(source, environment::hub(options.hf_cache))
     };
     let model = Model::load(options, progress()).await?;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use mistralrs::FileAccess;
+use mistralrs::{FileAccess, KvCache};
 use tokio::net::TcpListener;
 
 use crate::args::ServeOptions;
@@ -20,6 +20,9 @@ pub async fn serve(options: ServeOptions) -> Result<()> {
     };
     let model = load(options.model, files).await?;
     eprintln!("serving {} ({}), chat template from {}", model.id(), model.family().title, model.template_source());
+    let KvCache { bytes, tokens, format } = model.kv_cache();
+    let (megabytes, context) = (bytes / 1_000_000, model.context_max());
+    eprintln!("keys and values: {megabytes} MB of {format:?}, room for {tokens} tokens; {context} in a conversation at most");
     eprintln!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, server::router(model)).with_graceful_shutdown(signal()).await?;
     Ok(())

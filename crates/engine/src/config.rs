@@ -1,4 +1,6 @@
-use nn::{CacheSpec, DType, Device};
+use std::fmt;
+
+use nn::{CacheSpec, Device, KvFormat};
 
 use crate::EngineError;
 
@@ -9,6 +11,15 @@ pub enum CacheSize {
     Blocks(usize),
     /// As many blocks as fit in so many bytes, but no more than all sequences can use.
     Bytes(usize),
+}
+
+impl fmt::Display for CacheSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blocks(blocks) => write!(f, "{blocks} blocks"),
+            Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
+        }
+    }
 }
 
 /// Limits of an engine. All of them are fixed when it starts.
@@ -29,7 +40,7 @@ pub struct EngineConfig {
     /// Bytes of encoded media that are kept for later requests.
     pub encodings_bytes_max: usize,
     /// Numbers of the cache.
-    pub dtype: DType,
+    pub format: KvFormat,
     /// Where the cache lives: the model's device.
     pub device: Device,
 }
@@ -45,7 +56,7 @@ impl EngineConfig {
             queue_max: 512,
             context_max,
             encodings_bytes_max: 256 << 20,
-            dtype: DType::F32,
+            format: KvFormat::F32,
             device: Device::Cpu,
         }
     }
@@ -55,7 +66,7 @@ impl EngineConfig {
         match self.cache {
             CacheSize::Blocks(blocks) => blocks,
             CacheSize::Bytes(bytes) => {
-                let block_bytes = spec.bytes_per_block(self.block_size, self.dtype).max(1);
+                let block_bytes = spec.bytes_per_block(self.block_size, self.format).max(1);
                 let useful = self.context_max.div_ceil(self.block_size).saturating_mul(self.sequences_max);
                 (bytes / block_bytes).min(useful)
             }
@@ -77,8 +88,8 @@ impl EngineConfig {
             return at_least(field, "0".into(), "at least 1");
         }
         match self.blocks(spec) {
-            0 => at_least("cache", format!("{:?}", self.cache), "room for one block"),
-            blocks if u32::try_from(blocks).is_err() => at_least("cache", format!("{:?}", self.cache), "at most 2^32 blocks"),
+            0 => at_least("the cache", self.cache.to_string(), "room for one block"),
+            blocks if u32::try_from(blocks).is_err() => at_least("the cache", self.cache.to_string(), "at most 2^32 blocks"),
             _ => Ok(()),
         }
     }

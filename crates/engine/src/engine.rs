@@ -23,6 +23,8 @@ pub struct Engine {
     queue: Queue,
     context_max: usize,
     block_size: usize,
+    cache_tokens: usize,
+    cache_bytes: usize,
     vocab: usize,
 }
 
@@ -34,11 +36,13 @@ impl Engine {
     pub fn start(model: Box<dyn Model>, config: EngineConfig) -> Result<Self, EngineError> {
         config.check(model.cache_spec())?;
         let blocks = config.blocks(model.cache_spec());
-        let cache = Cache::new(model.cache_spec(), blocks, config.block_size, config.dtype, &config.device);
+        let cache = Cache::new(model.cache_spec(), blocks, config.block_size, config.format, &config.device);
         let cache = cache.map_err(|e| EngineError::Cache { blocks, reason: e.to_string() })?;
         let counters = Arc::new(Counters::default());
         let context_max = (blocks * config.block_size).min(config.context_max);
         let vocab = model.vocab_size();
+        let cache_tokens = blocks * config.block_size;
+        let cache_bytes = blocks * model.cache_spec().bytes_per_block(config.block_size, config.format);
         let (requests, inbox) = mpsc::channel(config.queue_max.max(1));
         let encodings = Encodings::new(config.encodings_bytes_max);
         let runner = Runner { model, cache, encodings, counters: counters.clone() };
@@ -53,6 +57,8 @@ impl Engine {
             queue,
             context_max,
             block_size: config.block_size,
+            cache_tokens,
+            cache_bytes,
             vocab,
         })
     }
@@ -77,6 +83,16 @@ impl Engine {
     /// Tokens that a prompt and its answer may have together.
     pub fn context_max(&self) -> usize {
         self.context_max
+    }
+
+    /// Tokens that the cache has room for, of all sequences together.
+    pub fn cache_tokens(&self) -> usize {
+        self.cache_tokens
+    }
+
+    /// Bytes of the cache.
+    pub fn cache_bytes(&self) -> usize {
+        self.cache_bytes
     }
 
     /// Numbers of this moment.

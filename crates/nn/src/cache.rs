@@ -1,7 +1,7 @@
 //! Keys and values of tokens that were computed before, in blocks that sequences own.
 
 use candle_core::{DType, Device, Tensor};
-use kernels::{KvCache, KvShape, KvSpan, Past};
+use kernels::{KvCache, KvFormat, KvShape, KvSpan, Past};
 
 use crate::attention::attention_elsewhere;
 use crate::decoder::Step;
@@ -29,9 +29,9 @@ pub struct CacheSpec {
 }
 
 impl CacheSpec {
-    /// Bytes that a block of so many tokens takes in all layers, in a cache of `dtype`.
-    pub fn bytes_per_block(&self, block_size: usize, dtype: DType) -> usize {
-        self.layers.iter().map(|layer| layer.shape(block_size).block_bytes(host::kv_format(dtype))).sum()
+    /// Bytes that a block of so many tokens takes in all layers.
+    pub fn bytes_per_block(&self, block_size: usize, format: KvFormat) -> usize {
+        self.layers.iter().map(|layer| layer.shape(block_size).block_bytes(format)).sum()
     }
 }
 
@@ -63,13 +63,19 @@ impl Cache {
     /// Allocates the storage, zeroed.
     ///
     /// # Errors
-    /// The device has no room.
-    pub fn new(spec: &CacheSpec, blocks: usize, block_size: usize, dtype: DType, device: &Device) -> Result<Self, NnError> {
+    /// The device has no room, or does not keep this format: 8 bits are for main memory.
+    pub fn new(spec: &CacheSpec, blocks: usize, block_size: usize, format: KvFormat, device: &Device) -> Result<Self, NnError> {
         let layer = |layer: &LayerCache| {
             let shape = layer.shape(block_size);
             if device.is_cpu() {
-                return Ok(Layer::Here(KvCache::new(shape, blocks, host::kv_format(dtype))));
+                return Ok(Layer::Here(KvCache::new(shape, blocks, format)));
             }
+            let dtype = match format {
+                KvFormat::F32 => DType::F32,
+                KvFormat::Bf16 => DType::BF16,
+                KvFormat::F16 => DType::F16,
+                KvFormat::Q8 => return Err(NnError::Input("keys and values in 8 bits on this device")),
+            };
             let zeros = || Tensor::zeros((blocks * block_size, shape.kv_heads, shape.head_dim), dtype, device);
             Ok::<_, NnError>(Layer::Elsewhere(zeros()?, zeros()?))
         };

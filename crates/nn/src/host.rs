@@ -21,7 +21,7 @@ pub fn dense_format(dtype: DType) -> DenseFormat {
     }
 }
 
-/// The kernels' name of a number format of keys and values.
+/// Keys and values as precise as what a model computes with.
 pub fn kv_format(dtype: DType) -> KvFormat {
     match dtype {
         DType::BF16 => KvFormat::Bf16,

@@ -94,7 +94,7 @@ fn logits(loaded: &Loaded, cases: &[Case]) -> Result<Vec<Vec<f32>>> {
         let blocks = case.prompt.tokens.len().div_ceil(BLOCK_SIZE);
         let media = case.media.iter().map(|(at, rows)| MediaRows { at: at.start, rows: rows.clone() });
         let batch = Batch { media: media.collect(), ..Batch::alone(&case.prompt, BLOCK_SIZE, case.counted.clone().collect()) };
-        let mut cache = Cache::new(loaded.model.cache_spec(), blocks, BLOCK_SIZE, loaded.dtype, &Device::Cpu)?;
+        let mut cache = Cache::new(loaded.model.cache_spec(), blocks, BLOCK_SIZE, nn::kv_format(loaded.dtype), &Device::Cpu)?;
         logits.extend(loaded.model.forward(&batch, &mut cache)?.to_vec2()?);
     }
     Ok(logits)

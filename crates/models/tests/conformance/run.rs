@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use nn::{Batch, Cache, DType, Device, MediaRows, Model, Prompt, Span, Tensor};
+use nn::{Batch, Cache, Device, MediaRows, Model, Prompt, Span, Tensor};
 
 pub const BLOCK_SIZE: usize = 4;
 const BLOCKS: usize = 1024;
@@ -24,7 +24,7 @@ pub struct Sequence<'a> {
 
 impl Room {
     pub fn new(model: &dyn Model) -> Self {
-        let cache = Cache::new(model.cache_spec(), BLOCKS, BLOCK_SIZE, DType::F32, &Device::Cpu).unwrap();
+        let cache = Cache::new(model.cache_spec(), BLOCKS, BLOCK_SIZE, nn::KvFormat::F32, &Device::Cpu).unwrap();
         // Handed out in an order in which neighbours are rarely neighbours in memory.
         let free = (0..BLOCKS as u32).map(|i| (i * 389) % BLOCKS as u32).collect();
         Self { cache, free }

@@ -64,7 +64,8 @@ impl Calibration {
     pub fn read(&mut self, model: &dyn Model, dtype: DType, tokens: &[u32]) -> Result<(), NnError> {
         let wanted = (0..tokens.len()).step_by(HEAD_EVERY).collect();
         let batch = Batch::alone(&Prompt::text(tokens.to_vec()), BLOCK, wanted);
-        let mut cache = Cache::new(model.cache_spec(), tokens.len().div_ceil(BLOCK), BLOCK, dtype, &self.device)?;
+        let mut cache =
+            Cache::new(model.cache_spec(), tokens.len().div_ceil(BLOCK), BLOCK, host::kv_format(dtype), &self.device)?;
         model.forward(&batch, &mut cache)?;
         for Seen { weights, rows, squares } in self.seen.try_iter() {
             let nothing = || Sums { rows: 0, squares: vec![0.0; squares.len()] };
