@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::{Event, Events, FinishReason, Logprobs, Request, Sampling, Timings, Usage};
-use nn::Prompt;
 use text::{Detokenizer, StopMatcher};
 
 use crate::Error;
@@ -61,6 +60,8 @@ pub enum Finish {
     EndToken(u32),
     /// One of the stop texts came.
     StopText,
+    /// Nothing can follow in the form that was asked for.
+    Complete,
     /// It has as many tokens as were asked for.
     Length,
 }
@@ -112,10 +113,15 @@ impl Model {
     /// As [`Self::stream`].
     pub async fn choices(&self, request: &ChatRequest, n: usize) -> Result<Vec<AnswerStream>, Error> {
         let began = Instant::now();
-        let Prepared { prompt, sampling } = prepare(&self.inner, request).await?;
+        let Prepared { prompt, sampling, constraint } = prepare(&self.inner, request).await?;
         let start = |i: usize| {
             let seed = sampling.seed.map(|seed| seed.wrapping_add(i as u64));
-            let stream = AnswerStream::start(self.inner.clone(), prompt.clone(), Sampling { seed, ..sampling.clone() }, request)?;
+            let prepared = Prepared {
+                prompt: prompt.clone(),
+                sampling: Sampling { seed, ..sampling.clone() },
+                constraint: constraint.clone(),
+            };
+            let stream = AnswerStream::start(self.inner.clone(), prepared, request)?;
             Ok(AnswerStream { prepared: began.elapsed(), ..stream })
         };
         (0..n).map(start).collect()
@@ -131,7 +137,8 @@ impl Model {
 }
 
 impl AnswerStream {
-    fn start(inner: Arc<Inner>, prompt: Prompt, sampling: Sampling, request: &ChatRequest) -> Result<Self, Error> {
+    fn start(inner: Arc<Inner>, prepared: Prepared, request: &ChatRequest) -> Result<Self, Error> {
+        let Prepared { prompt, sampling, constraint } = prepared;
         let tokens = prompt.tokens.len();
         let room = inner.context_max.saturating_sub(tokens);
         let wanted = request.tokens_max.unwrap_or(room.max(1));
@@ -144,7 +151,7 @@ impl AnswerStream {
         stop_tokens.extend(&request.stop_token_ids);
         let cache_salt = request.cache_salt.clone();
         let tokens_min = request.tokens_min;
-        let engine_request = Request { prompt, sampling, tokens_min, tokens_max: wanted, stop_tokens, cache_salt };
+        let engine_request = Request { prompt, sampling, tokens_min, tokens_max: wanted, stop_tokens, cache_salt, constraint };
         let events = inner.engine.submit(engine_request).map_err(refused)?;
         Ok(Self {
             inner,
@@ -232,6 +239,7 @@ impl AnswerStream {
         let text = self.stop.push(&words) + &self.stop.finish();
         let finish = match reason {
             FinishReason::Stop { token } => Finish::EndToken(token),
+            FinishReason::Complete => Finish::Complete,
             FinishReason::Length => Finish::Length,
         };
         let summary = Summary { finish, usage, prepared: self.prepared };

@@ -3,6 +3,7 @@
 use engine::Sampling;
 use nn::MediaKind;
 use serde_json::{Map, Value, json};
+use text::Grammar;
 
 /// A conversation that calls for an answer.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +30,8 @@ pub struct ChatRequest {
     pub ignore_eos: bool,
     /// What was computed for this request serves only later ones with the same salt, and the other way round.
     pub cache_salt: Option<String>,
+    /// What form the answer has to have.
+    pub grammar: Option<Grammar>,
 }
 
 /// One turn.

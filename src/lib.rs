@@ -40,3 +40,4 @@ pub use load::{Capacity, Dtype, KvCache, LoadOptions, Model};
 pub use models::{FAMILIES, Family};
 pub use nn::{Coverage, KvFormat, MediaKind, Quant};
 pub use source::ModelSource;
+pub use text::Grammar;

@@ -1,14 +1,14 @@
 //! A model's files → a running engine with everything around it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, ModelError, Processor};
 use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Quant};
 use serde_json::Value;
 use sysinfo::System;
-use text::{ChatTemplate, TemplateFiles, Tokenizer};
+use text::{ChatTemplate, Grammars, TemplateFiles, TextError, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
@@ -101,7 +101,8 @@ pub(crate) struct Inner {
     pub id: String,
     pub family: &'static Family,
     pub processor: Box<dyn Processor>,
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
+    grammars: OnceLock<Grammars>,
     pub template: ChatTemplate,
     pub ends: Vec<u32>,
     pub context_max: usize,
@@ -186,6 +187,15 @@ impl Model {
 }
 
 impl Inner {
+    /// What compiles grammars; made when the first one comes, which takes about a second for a large vocabulary.
+    pub fn grammars(&self) -> Result<&Grammars, TextError> {
+        if let Some(grammars) = self.grammars.get() {
+            return Ok(grammars);
+        }
+        let grammars = Grammars::new(self.tokenizer.clone(), &self.ends)?;
+        Ok(self.grammars.get_or_init(|| grammars))
+    }
+
     fn load(files: &Files, options: &LoadOptions, tell: OnProgress) -> Result<Self, Error> {
         let family = Family::of(files)?;
         let (template, tokenizer) = (template(files, options)?, tokenizer(files, family, options)?);
@@ -225,7 +235,8 @@ impl Inner {
             id: options.source.id(),
             family,
             processor,
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
+            grammars: OnceLock::new(),
             template,
             ends,
             context_max: engine.context_max(),

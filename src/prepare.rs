@@ -1,13 +1,14 @@
 //! A request → a prompt for the engine.
 
+use std::fmt;
 use std::sync::Arc;
 
 use chrono::Utc;
-use engine::{EngineError, Sampling};
+use engine::{Constraint, EngineError, Mask, Sampling};
 use media::{Limits, MediaError, Video, VideoInfo, decode_image};
 use models::{Media, ModelError, Processed, assemble};
 use nn::{MediaKind, Prompt};
-use text::Conversation;
+use text::{Conversation, Grammar, Guide};
 
 use crate::chat::ChatRequest;
 use crate::fetch::Place;
@@ -25,6 +26,39 @@ struct Fetched {
 pub(crate) struct Prepared {
     pub prompt: Prompt,
     pub sampling: Sampling,
+    pub constraint: Option<Box<dyn Constraint>>,
+}
+
+/// A grammar, as the engine follows it.
+#[derive(Clone)]
+struct Guided(Guide);
+
+impl fmt::Debug for Guided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guided")
+    }
+}
+
+impl Constraint for Guided {
+    fn mask(&mut self) -> Result<Mask, String> {
+        self.0.mask().map(Mask).map_err(|e| e.to_string())
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), String> {
+        self.0.accept(token).map_err(|e| e.to_string())
+    }
+
+    fn skip(&mut self) -> Vec<u32> {
+        self.0.skip()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
+
+    fn fork(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
 }
 
 /// What DRY sees no repetition over, unless the request says otherwise.
@@ -58,16 +92,27 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
     let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
     let shared = inner.clone();
     let mut sampling = request.sampling.clone();
+    let grammar = request.grammar.clone();
     let breakers = request.dry_sequence_breakers.clone().unwrap_or_else(|| BREAKERS.map(String::from).to_vec());
     let work = tokio::task::spawn_blocking(move || {
         if let Some(dry) = &mut sampling.dry {
             dry.breakers = shared.tokenizer.holding(&breakers);
         }
-        build(&shared, fetched, &conversation).map(|prompt| Prepared { prompt, sampling })
+        let constraint = grammar.map(|grammar| guided(&shared, &grammar)).transpose()?;
+        build(&shared, fetched, &conversation).map(|prompt| Prepared { prompt, sampling, constraint })
     });
     let prepared = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
     drop(permit);
     prepared
+}
+
+fn guided(inner: &Inner, grammar: &Grammar) -> Result<Box<dyn Constraint>, Error> {
+    let param = match grammar {
+        Grammar::JsonObject | Grammar::JsonSchema(_) => "response_format",
+        _ => "grammar",
+    };
+    let guide = inner.grammars().and_then(|grammars| grammars.compile(grammar));
+    Ok(Box::new(Guided(guide.map_err(|e| Error::request(param, Fault::Invalid, e))?)))
 }
 
 /// What the engine refuses, as a fault of the request where it is one.

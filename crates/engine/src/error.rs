@@ -68,6 +68,9 @@ pub enum EngineError {
     /// The model's logits hold a number that is not finite.
     #[error("the model's logits are not finite")]
     NotFinite,
+    /// The answer cannot go on as its constraint demands.
+    #[error("the answer cannot be continued in the form that was asked for: {0}")]
+    Constraint(String),
     /// A mistake of the engine itself.
     #[error("the engine failed: {0}")]
     Internal(String),

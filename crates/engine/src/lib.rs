@@ -17,6 +17,7 @@
 
 mod blocks;
 mod config;
+mod constraint;
 mod encodings;
 mod engine;
 mod error;
@@ -32,6 +33,7 @@ mod sequence;
 mod stats;
 
 pub use config::{CacheSize, EngineConfig};
+pub use constraint::{Constraint, Mask};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use request::{Event, Events, FinishReason, Logprobs, Request, Timings, Usage};

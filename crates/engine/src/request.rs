@@ -4,7 +4,7 @@ use std::time::Duration;
 use nn::{Positions, Prompt};
 use tokio::sync::mpsc;
 
-use crate::{EngineError, Sampling};
+use crate::{Constraint, EngineError, Sampling};
 
 /// Stop tokens that a request may name.
 const STOP_TOKENS_MAX: usize = 128;
@@ -25,6 +25,8 @@ pub struct Request {
     /// What was computed is found again only by requests with the same salt: how users are kept from learning, by time, what
     /// others have asked.
     pub cache_salt: Option<String>,
+    /// What the answer may say. It ends where nothing can follow, and by a stop token only where it may.
+    pub constraint: Option<Box<dyn Constraint>>,
 }
 
 /// What the engine says of a request: that it began, tokens, then one [`Event::Finished`] or [`Event::Failed`].
@@ -74,6 +76,8 @@ pub enum FinishReason {
         /// Its id.
         token: u32,
     },
+    /// Nothing can follow that the constraint allows.
+    Complete,
     /// The answer has as many tokens as were asked for.
     Length,
 }

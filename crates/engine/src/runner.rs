@@ -1,9 +1,11 @@
 //! One step: encode, compute, draw.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::constraint::{Constraint, Mask};
 use nn::{Batch, Cache, MediaRows, Model, NnError, Span};
 
 use crate::EngineError;
@@ -32,17 +34,19 @@ impl Runner {
             }
             encoded.is_ok()
         });
-        let results = match self.compute(&scheduler.running, &shares) {
-            Ok(rows) => rows.into_iter().map(Ok).collect(),
-            Err(error) if shares.len() == 1 => vec![Err(error)],
-            // Somebody's share is at fault: each alone shows whose.
-            Err(_) => {
-                shares.iter().map(|share| self.compute(&scheduler.running, &[*share]).map(|mut rows| rows.remove(0))).collect()
-            }
-        };
+        let masking = Masking::of(&mut scheduler.running, &shares);
+        let no_mask = || Err(EngineError::Constraint("its mask could not be made".into()));
+        let mut masks: HashMap<_, _> = masking.sequences().into_iter().map(|sequence| (sequence, no_mask())).collect();
+        let (results, masked) = masking.meanwhile(|| self.compute_each(&scheduler.running, &shares));
+        for Masked { sequence, constraint, mask } in masked {
+            scheduler.running[sequence].constraint = Some(constraint);
+            masks.insert(sequence, mask);
+        }
         for (share, result) in shares.iter().zip(results) {
             let sequence = &mut scheduler.running[share.sequence];
-            match result.and_then(|logits| self.commit(sequence, share.count, logits)) {
+            let mask = masks.remove(&share.sequence).transpose();
+            let result = result.and_then(|logits| self.commit(sequence, share.count, logits, mask?.as_ref()));
+            match result {
                 Ok(complete) => {
                     ended.extend(complete.then_some(share.sequence));
                     scheduler.publish(share.sequence);
@@ -58,13 +62,21 @@ impl Runner {
     }
 
     /// The share's tokens are done; whether the sequence is.
-    fn commit(&self, sequence: &mut Sequence, tokens: usize, logits: Option<Vec<f32>>) -> Result<bool, EngineError> {
+    fn commit(
+        &self,
+        sequence: &mut Sequence,
+        tokens: usize,
+        logits: Option<Vec<f32>>,
+        mask: Option<&Mask>,
+    ) -> Result<bool, EngineError> {
         let of_prompt = sequence.prompt.tokens.len().saturating_sub(sequence.cached).min(tokens);
         count(&self.counters.prompt_tokens, of_prompt);
         sequence.advance(tokens);
         let Some(logits) = logits else { return Ok(false) };
-        count(&self.counters.generated_tokens, 1);
-        sequence.draw(&logits)
+        let before = sequence.tokens.len();
+        let complete = sequence.draw(&logits, mask);
+        count(&self.counters.generated_tokens, sequence.tokens.len() - before);
+        complete
     }
 
     /// Encodes media that the next tokens reach, unless it is known already.
@@ -95,6 +107,16 @@ impl Runner {
         Ok(())
     }
 
+    /// What becomes of each share.
+    fn compute_each(&mut self, running: &[Sequence], shares: &[Share]) -> Vec<Result<Option<Vec<f32>>, EngineError>> {
+        match self.compute(running, shares) {
+            Ok(rows) => rows.into_iter().map(Ok).collect(),
+            Err(error) if shares.len() == 1 => vec![Err(error)],
+            // Somebody's share is at fault: each alone shows whose.
+            Err(_) => shares.iter().map(|share| self.compute(running, &[*share]).map(|mut rows| rows.remove(0))).collect(),
+        }
+    }
+
     /// Logits of each share's last row, where all its tokens are computed with it.
     fn compute(&mut self, running: &[Sequence], shares: &[Share]) -> Result<Vec<Option<Vec<f32>>>, EngineError> {
         if shares.is_empty() {
@@ -116,6 +138,47 @@ impl Runner {
         let mut logits = logits.into_iter();
         let finishes = |share: &Share| share.count == running[share.sequence].pending();
         Ok(shares.iter().map(|share| if finishes(share) { logits.next() } else { None }).collect())
+    }
+}
+
+/// Constraints of the sequences that draw a token in this step.
+struct Masking(Vec<(usize, Box<dyn Constraint>)>);
+
+/// A constraint, and what it allows now.
+struct Masked {
+    sequence: usize,
+    constraint: Box<dyn Constraint>,
+    mask: Result<Mask, EngineError>,
+}
+
+impl Masking {
+    /// Takes them out of their sequences.
+    fn of(running: &mut [Sequence], shares: &[Share]) -> Self {
+        let draws = |share: &&Share| share.count == running[share.sequence].pending();
+        let drawing: Vec<usize> = shares.iter().filter(draws).map(|share| share.sequence).collect();
+        Self(drawing.into_iter().filter_map(|i| Some((i, running[i].constraint.take()?))).collect())
+    }
+
+    /// Who draws under a constraint.
+    fn sequences(&self) -> Vec<usize> {
+        self.0.iter().map(|(sequence, _)| *sequence).collect()
+    }
+
+    /// Makes the masks on a thread of their own while the model computes; none where there is no thread to be had.
+    fn meanwhile<T>(self, work: impl FnOnce() -> T) -> (T, Vec<Masked>) {
+        if self.0.is_empty() {
+            return (work(), Vec::new());
+        }
+        let made = |(sequence, mut constraint): (usize, Box<dyn Constraint>)| {
+            let mask = catch_unwind(AssertUnwindSafe(|| constraint.mask())).unwrap_or_else(|_| Err("it panicked".into()));
+            Masked { sequence, constraint, mask: mask.map_err(EngineError::Constraint) }
+        };
+        std::thread::scope(|scope| {
+            let masks = std::thread::Builder::new()
+                .name("masks".into())
+                .spawn_scoped(scope, || self.0.into_iter().map(made).collect::<Vec<_>>());
+            (work(), masks.ok().and_then(|masks| masks.join().ok()).unwrap_or_default())
+        })
     }
 }
 

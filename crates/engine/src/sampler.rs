@@ -3,10 +3,18 @@
 use std::borrow::Cow;
 
 use crate::penalties::Penalties;
-use crate::{EngineError, Logprobs, Sampling};
+use crate::{EngineError, Logprobs, Mask, Sampling};
 
 /// Candidates that are sorted before the whole vocabulary is.
 const HEAD: usize = 1024;
+
+/// Which tokens can come.
+#[derive(Debug, Clone, Copy)]
+pub enum May<'a> {
+    All,
+    NoneOf(&'a [u32]),
+    Only(&'a Mask),
+}
 
 /// Draws the tokens of one sequence.
 #[derive(Debug)]
@@ -22,20 +30,34 @@ impl Sampler {
         Self { penalties: Penalties::new(prompt, &sampling), sampling, random }
     }
 
-    /// The next token, none of those `banned`, with probabilities when they are asked for. `tokens` are the prompt's and those
-    /// drawn since.
-    pub fn draw(&mut self, raw: &[f32], tokens: &[u32], banned: &[u32]) -> Result<(u32, Option<Logprobs>), EngineError> {
+    /// The next token, with probabilities when they are asked for. `tokens` are the prompt's and those drawn since; `may` says
+    /// which can come.
+    pub fn draw(&mut self, raw: &[f32], tokens: &[u32], may: May) -> Result<(u32, Option<Logprobs>), EngineError> {
         let raw_best = argmax(raw)?;
         let mut logits = Cow::Borrowed(raw);
         if self.sampling.has_penalties() {
             self.penalties.apply(&self.sampling, tokens, logits.to_mut());
         }
-        banned.iter().for_each(|id| logits.to_mut()[*id as usize] = f32::NEG_INFINITY);
-        let best = argmax(&logits)?;
+        match may {
+            May::All => {}
+            May::NoneOf(banned) => banned.iter().for_each(|id| logits.to_mut()[*id as usize] = f32::NEG_INFINITY),
+            May::Only(mask) => mask.apply(logits.to_mut()),
+        }
+        let best = argmax(&logits).map_err(|_| EngineError::Constraint("no token is left".into()))?;
         let id = if self.sampling.temperature == 0.0 { best } else { self.random_draw(&logits, best) };
-        self.penalties.push(id as u32);
+        self.told(id as u32);
         let logprobs = self.sampling.logprobs.map(|count| logprobs(raw, id, raw_best, count));
         Ok((id as u32, logprobs))
+    }
+
+    /// Whether somebody wants to know how probable each token was.
+    pub fn tells_probabilities(&self) -> bool {
+        self.sampling.logprobs.is_some()
+    }
+
+    /// A token has come, drawn or not.
+    pub fn told(&mut self, id: u32) {
+        self.penalties.push(id);
     }
 
     fn random_draw(&mut self, logits: &[f32], best: usize) -> usize {
@@ -105,7 +127,8 @@ mod tests {
     use crate::Dry;
 
     fn draws(sampling: &Sampling, logits: &[f32], count: u64) -> Vec<u32> {
-        let draw = |seed| Sampler::new(Sampling { seed: Some(seed), ..sampling.clone() }, &[]).draw(logits, &[], &[]).unwrap().0;
+        let draw =
+            |seed| Sampler::new(Sampling { seed: Some(seed), ..sampling.clone() }, &[]).draw(logits, &[], May::All).unwrap().0;
         (0..count).map(draw).collect()
     }
 
@@ -135,14 +158,16 @@ mod tests {
         let biased = Sampling { logit_bias: vec![(2, 100.0)], ..Sampling::default() };
         let tired = Sampling { presence_penalty: 2.0, ..Sampling::default() };
         let logits = [1.0, 3.0, 2.0];
-        for (sampling, banned, expected) in [
-            (Sampling::default(), &[][..], [1, 1]),
-            (Sampling::default(), &[1], [2, 2]),
-            (biased, &[], [2, 2]),
-            (tired, &[], [1, 2]),
+        let mask = Mask(vec![0b101]);
+        for (sampling, may, expected) in [
+            (Sampling::default(), May::All, [1, 1]),
+            (Sampling::default(), May::NoneOf(&[1]), [2, 2]),
+            (Sampling::default(), May::Only(&mask), [2, 2]),
+            (biased, May::All, [2, 2]),
+            (tired, May::All, [1, 2]),
         ] {
             let mut sampler = Sampler::new(sampling, &[]);
-            assert_eq!([(); 2].map(|()| sampler.draw(&logits, &[], banned).unwrap().0), expected);
+            assert_eq!([(); 2].map(|()| sampler.draw(&logits, &[], may).unwrap().0), expected);
         }
     }
 
@@ -160,7 +185,7 @@ mod tests {
         let sampling = Sampling { temperature: 1.5, top_p: 0.9, seed: Some(7), ..Sampling::default() };
         let run = || {
             let mut sampler = Sampler::new(sampling.clone(), &[]);
-            (0..20).map(|_| sampler.draw(&logits, &[], &[]).unwrap().0).collect::<Vec<_>>()
+            (0..20).map(|_| sampler.draw(&logits, &[], May::All).unwrap().0).collect::<Vec<_>>()
         };
         assert_eq!(run(), run());
     }
@@ -168,7 +193,7 @@ mod tests {
     #[test]
     fn logprobs_are_those_of_the_plain_logits() {
         let sampling = Sampling { temperature: 0.0, logprobs: Some(2), ..Sampling::default() };
-        let (id, logprobs) = Sampler::new(sampling, &[]).draw(&[0.0, (2.0f32).ln(), f32::NEG_INFINITY], &[], &[]).unwrap();
+        let (id, logprobs) = Sampler::new(sampling, &[]).draw(&[0.0, (2.0f32).ln(), f32::NEG_INFINITY], &[], May::All).unwrap();
         let logprobs = logprobs.unwrap();
         assert_eq!((id, logprobs.top[1].0), (1, 0));
         assert!((logprobs.chosen - (2.0f32 / 3.0).ln()).abs() < 1e-6 && (logprobs.top[1].1 - (1.0f32 / 3.0).ln()).abs() < 1e-6);
@@ -178,7 +203,7 @@ mod tests {
     fn what_is_not_a_number_is_refused() {
         for logits in [vec![f32::NAN, 1.0], vec![1.0, f32::NAN], vec![f32::INFINITY], vec![f32::NEG_INFINITY; 2], vec![]] {
             assert_eq!(
-                Sampler::new(Sampling::default(), &[]).draw(&logits, &[], &[]).unwrap_err(),
+                Sampler::new(Sampling::default(), &[]).draw(&logits, &[], May::All).unwrap_err(),
                 EngineError::NotFinite,
                 "{logits:?}"
             );

@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 use crate::blocks::BlockPool;
 use crate::prefix::{self, BlockHash};
 use crate::queue::Place;
-use crate::sampler::Sampler;
-use crate::{EngineError, Event, FinishReason, Request, Timings, Usage};
+use crate::sampler::{May, Sampler};
+use crate::{Constraint, EngineError, Event, FinishReason, Logprobs, Mask, Request, Timings, Usage};
 
 /// A request on its way through the engine.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Sequence {
     tokens_max: usize,
     stop_tokens: Vec<u32>,
     sampler: Sampler,
+    /// What the answer may say; away while its mask is made.
+    pub constraint: Option<Box<dyn Constraint>>,
     events: mpsc::Sender<Event>,
     /// Held until the first step.
     place: Option<Place>,
@@ -43,7 +45,7 @@ pub struct Sequence {
 
 impl Sequence {
     pub fn new(request: Request, block_size: usize, events: mpsc::Sender<Event>, place: Place) -> Self {
-        let Request { prompt, sampling, tokens_min, tokens_max, stop_tokens, cache_salt } = request;
+        let Request { prompt, sampling, tokens_min, tokens_max, stop_tokens, cache_salt, constraint } = request;
         let sampler = Sampler::new(sampling, &prompt.tokens);
         let mut hashes = Vec::new();
         prefix::extend(&mut hashes, &prompt, &prompt.tokens, block_size, cache_salt.as_deref());
@@ -60,6 +62,7 @@ impl Sequence {
             tokens_max,
             stop_tokens,
             sampler,
+            constraint,
             events,
             place: Some(place),
             cached_tokens: 0,
@@ -165,32 +168,66 @@ impl Sequence {
         self.timings.encode += time;
     }
 
-    /// Draws a token from the logits of the last row and tells the listener; whether the answer is complete.
-    pub fn draw(&mut self, logits: &[f32]) -> Result<bool, EngineError> {
-        let drawn = self.tokens.len() - self.prompt.tokens.len() + 1;
-        let banned: &[u32] = if drawn <= self.tokens_min { &self.stop_tokens } else { &[] };
-        let (id, logprobs) = self.sampler.draw(logits, &self.tokens, banned)?;
-        self.tokens.push(id);
-        self.clock();
-        let stop = self.stop_tokens.contains(&id);
-        if !stop {
-            self.send(Event::Token { id, logprobs });
-        }
-        let reason = match () {
-            () if stop => FinishReason::Stop { token: id },
-            () if drawn >= self.tokens_max => FinishReason::Length,
-            () => return Ok(false),
+    /// Draws a token from the logits of the last row, among those in the mask of a constraint, and tells the listener; whether
+    /// the answer is complete.
+    pub fn draw(&mut self, logits: &[f32], mask: Option<&Mask>) -> Result<bool, EngineError> {
+        let may = match mask {
+            Some(mask) => May::Only(mask),
+            None if self.drawn() < self.tokens_min => May::NoneOf(&self.stop_tokens),
+            None => May::All,
         };
-        let media_tokens = self.prompt.media.iter().map(|m| m.input.rows).sum();
+        let (id, logprobs) = self.sampler.draw(logits, &self.tokens, may)?;
+        self.clock();
+        if self.stop_tokens.contains(&id) {
+            self.tokens.push(id);
+            return Ok(self.finish(FinishReason::Stop { token: id }));
+        }
+        if self.say(id, logprobs) {
+            return Ok(true);
+        }
+        self.follow(id)
+    }
+
+    /// Tells the constraint of a token, and says what must come next without asking the model, unless its probabilities are
+    /// wanted; whether the answer is complete.
+    fn follow(&mut self, id: u32) -> Result<bool, EngineError> {
+        let Some(mut constraint) = self.constraint.take() else { return Ok(false) };
+        constraint.accept(id).map_err(EngineError::Constraint)?;
+        let forced = if self.sampler.tells_probabilities() { Vec::new() } else { constraint.skip() };
+        let complete = constraint.is_complete();
+        self.constraint = Some(constraint);
+        for id in forced {
+            self.sampler.told(id);
+            if self.say(id, None) {
+                return Ok(true);
+            }
+        }
+        Ok(complete && self.finish(FinishReason::Complete))
+    }
+
+    /// A token of the answer; whether it has all it may have.
+    fn say(&mut self, id: u32, logprobs: Option<Logprobs>) -> bool {
+        self.tokens.push(id);
+        self.send(Event::Token { id, logprobs });
+        self.drawn() >= self.tokens_max && self.finish(FinishReason::Length)
+    }
+
+    /// Tokens of the answer so far.
+    fn drawn(&self) -> usize {
+        self.tokens.len() - self.prompt.tokens.len()
+    }
+
+    /// The answer is complete.
+    fn finish(&self, reason: FinishReason) -> bool {
         let usage = Usage {
             prompt_tokens: self.prompt.tokens.len(),
-            media_tokens,
+            media_tokens: self.prompt.media.iter().map(|m| m.input.rows).sum(),
             cached_tokens: self.cached_tokens,
-            completion_tokens: drawn,
+            completion_tokens: self.drawn(),
             timings: self.timings,
         };
         self.send(Event::Finished { reason, usage });
-        Ok(true)
+        true
     }
 
     pub fn fail(&self, error: EngineError) {

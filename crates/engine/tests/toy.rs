@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
-use mistralrs_engine::{CacheSize, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Request, Sampling, Stats};
+use mistralrs_engine::{
+    CacheSize, Constraint, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Mask, Request, Sampling, Stats,
+};
 use nn::{
     Array, Batch, Cache, CacheSpec, Device, LayerCache, MediaInput, MediaKind, Model, NnError, Placement, Positions, Prompt,
     Span, Tensor,
@@ -134,6 +136,7 @@ fn request(prompt: Prompt, tokens_max: usize, seed: Option<u64>) -> Request {
         tokens_max,
         stop_tokens: vec![3],
         cache_salt: None,
+        constraint: None,
     }
 }
 
@@ -145,7 +148,7 @@ fn collect(mut events: Events) -> (Vec<u32>, Result<FinishReason, EngineError>) 
             Some(Event::Started { .. }) => {}
             Some(Event::Token { id, .. }) => tokens.push(id),
             Some(Event::Finished { reason, usage }) => {
-                assert_eq!(usage.completion_tokens, tokens.len() + usize::from(reason != FinishReason::Length));
+                assert_eq!(usage.completion_tokens, tokens.len() + usize::from(matches!(reason, FinishReason::Stop { .. })));
                 return (tokens, Ok(reason));
             }
             Some(Event::Failed(error)) => return (tokens, Err(error)),
@@ -308,6 +311,78 @@ fn a_prefix_is_computed_once() {
     }
     let stats = engine.stats();
     assert_eq!(stats.prefix_tokens, 80);
+}
+
+/// Lets an answer say these tokens; from `forced` on they need not be asked for.
+#[derive(Debug, Clone)]
+struct Script {
+    tokens: Vec<u32>,
+    forced: usize,
+    said: usize,
+}
+
+impl Constraint for Script {
+    fn mask(&mut self) -> Result<Mask, String> {
+        let next = self.tokens[self.said];
+        assert!(next != PANIC, "this token makes the constraint panic");
+        if next == ERR {
+            return Err("there is no way on".into());
+        }
+        let mut words = vec![0; 2];
+        words[next as usize / 32] = 1 << (next % 32);
+        Ok(Mask(words))
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), String> {
+        assert_eq!(token, self.tokens[self.said]);
+        self.said += 1;
+        Ok(())
+    }
+
+    fn skip(&mut self) -> Vec<u32> {
+        let from = self.said;
+        if from < self.forced {
+            return Vec::new();
+        }
+        self.said = self.tokens.len();
+        self.tokens[from..].to_vec()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.said == self.tokens.len()
+    }
+
+    fn fork(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
+#[test]
+fn a_constraint_says_what_may_come() {
+    let engine = start(small());
+    let plain = || request(prompt(vec![9, 8, 7, 6], &[]), 15, None);
+    let expected = collect(engine.submit(plain()).unwrap());
+    let probable = Sampling { logprobs: Some(1), ..Sampling::default() };
+    // Script, from where it is forced, probabilities, tokens at most: what is said, and how it ends. 3 is the stop token.
+    let failed = |reason: &str| Err(EngineError::Constraint(reason.into()));
+    let cases = [
+        (vec![10, 40, 11], 3, false, 9, vec![10, 40, 11], Ok(FinishReason::Complete)),
+        (vec![10, 40, 11, 12], 1, false, 9, vec![10, 40, 11, 12], Ok(FinishReason::Complete)),
+        (vec![10, 40, 11, 12], 1, true, 9, vec![10, 40, 11, 12], Ok(FinishReason::Complete)),
+        (vec![10, 40, 11, 12], 1, false, 3, vec![10, 40, 11], Ok(FinishReason::Length)),
+        (vec![10, 3, 11], 3, false, 9, vec![10], Ok(FinishReason::Stop { token: 3 })),
+        (vec![10, 20, ERR], 3, false, 9, vec![10, 20], failed("there is no way on")),
+        (vec![10, PANIC], 3, false, 9, vec![10], failed("it panicked")),
+    ];
+    for (tokens, forced, probabilities, tokens_max, said, end) in cases {
+        let constraint: Box<dyn Constraint> = Box::new(Script { tokens: tokens.clone(), forced, said: 0 });
+        let sampling = if probabilities { probable.clone() } else { Sampling::default() };
+        let constrained = Request { constraint: Some(constraint), sampling, tokens_max, ..plain() };
+        let neighbour = engine.submit(plain()).unwrap();
+        let found = collect(engine.submit(constrained).unwrap());
+        assert_eq!(found, (said, end), "{tokens:?}");
+        assert_eq!(collect(neighbour), expected);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
-use mistralrs::{ChatRequest, Content, Dry, MediaKind, MediaSource, Message, Part, Sampling};
+use mistralrs::{ChatRequest, Content, Dry, Grammar, MediaKind, MediaSource, Message, Part, Sampling};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -46,9 +46,10 @@ pub struct ChatBody {
     ignore_eos: Option<bool>,
     cache_salt: Option<String>,
     n: Option<u32>,
+    response_format: Option<ResponseFormat>,
+    grammar: Option<GrammarBody>,
     // Not served yet: refused rather than ignored.
     tools: Option<Vec<Value>>,
-    response_format: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,6 +66,29 @@ struct MessageBody {
 enum Stop {
     One(String),
     Many(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ResponseFormat {
+    Text,
+    JsonObject,
+    JsonSchema { json_schema: JsonSchema },
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonSchema {
+    schema: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", content = "value", rename_all = "snake_case")]
+enum GrammarBody {
+    JsonSchema(Value),
+    Regex(String),
+    Lark(String),
+    Llguidance(Value),
+    Choice(Vec<String>),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -135,6 +159,7 @@ impl ChatBody {
         }
         let messages = self.messages.into_iter().enumerate().map(|(i, message)| message.convert(i)).collect::<Result<_, _>>()?;
         let template_kwargs = self.chat_template_kwargs.unwrap_or_default();
+        let grammar = grammar(self.response_format, self.grammar)?;
         let dry_sequence_breakers = self.dry_sequence_breakers;
         if dry_sequence_breakers.as_ref().is_some_and(|all| all.len() > BREAKERS_MAX) {
             let message = format!("dry_sequence_breakers takes at most {BREAKERS_MAX} texts");
@@ -152,6 +177,7 @@ impl ChatBody {
             stop_token_ids: self.stop_token_ids.unwrap_or_default(),
             ignore_eos: self.ignore_eos.unwrap_or(false),
             cache_salt: self.cache_salt,
+            grammar,
         })
     }
 
@@ -188,17 +214,33 @@ impl ChatBody {
     }
 
     fn refuse_what_is_not_served(&self) -> Result<(), Failure> {
-        let format = self.response_format.as_ref().and_then(|format| format["type"].as_str());
-        let fields = [
-            ("tools", self.tools.as_ref().is_none_or(Vec::is_empty)),
-            ("response_format", self.response_format.is_none() || format == Some("text")),
-        ];
+        let fields = [("tools", self.tools.as_ref().is_none_or(Vec::is_empty))];
         match fields.into_iter().find(|(_, served)| !served) {
             Some((field, _)) => {
                 Err(Failure::invalid(field, format!("this value of {field} is not supported")).code("unsupported_value"))
             }
             None => Ok(()),
         }
+    }
+}
+
+fn grammar(format: Option<ResponseFormat>, grammar: Option<GrammarBody>) -> Result<Option<Grammar>, Failure> {
+    let format = match format {
+        None | Some(ResponseFormat::Text) => None,
+        Some(ResponseFormat::JsonObject) => Some(Grammar::JsonObject),
+        Some(ResponseFormat::JsonSchema { json_schema }) => Some(Grammar::JsonSchema(json_schema.schema)),
+    };
+    let grammar = grammar.map(|grammar| match grammar {
+        GrammarBody::JsonSchema(schema) => Grammar::JsonSchema(schema),
+        GrammarBody::Regex(regex) => Grammar::Regex(regex),
+        GrammarBody::Lark(lark) => Grammar::Lark(lark),
+        GrammarBody::Llguidance(Value::String(text)) => Grammar::Llguidance(text),
+        GrammarBody::Llguidance(json) => Grammar::Llguidance(json.to_string()),
+        GrammarBody::Choice(texts) => Grammar::Choice(texts),
+    });
+    match (format, grammar) {
+        (Some(_), Some(_)) => Err(Failure::invalid("grammar", "response_format and grammar exclude each other")),
+        (format, grammar) => Ok(format.or(grammar)),
     }
 }
 

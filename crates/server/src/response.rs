@@ -99,7 +99,7 @@ fn choice(index: usize, answer: &Answer, shape: Shape) -> Value {
 
 fn finish_reason(summary: &Summary) -> &'static str {
     match summary.finish {
-        Finish::EndToken(_) | Finish::StopText => "stop",
+        Finish::EndToken(_) | Finish::StopText | Finish::Complete => "stop",
         Finish::Length => "length",
     }
 }
@@ -107,7 +107,7 @@ fn finish_reason(summary: &Summary) -> &'static str {
 fn end_token(summary: &Summary) -> Option<u32> {
     match summary.finish {
         Finish::EndToken(id) => Some(id),
-        Finish::StopText | Finish::Length => None,
+        Finish::StopText | Finish::Complete | Finish::Length => None,
     }
 }
 

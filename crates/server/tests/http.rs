@@ -203,6 +203,58 @@ async fn words_are_kept_from_coming_or_made_to() {
 }
 
 #[tokio::test]
+async fn answers_have_the_form_that_is_asked_for() {
+    let server = server(FileAccess::All).await;
+    let schema = json!({
+        "type": "object",
+        "properties": {"shape": {"enum": ["circle", "square"]}, "count": {"type": "integer", "minimum": 1, "maximum": 9}},
+        "required": ["shape", "count"],
+        "additionalProperties": false,
+    });
+    let is_shape = |text: &str| {
+        let answer: Value = serde_json::from_str(text).unwrap();
+        let count = answer["count"].as_u64().unwrap();
+        assert!(answer["shape"] == "circle" || answer["shape"] == "square", "{text}");
+        assert!((1..=9).contains(&count) && answer.as_object().unwrap().len() == 2, "{text}");
+    };
+    let is_object = |text: &str| assert!(serde_json::from_str::<Value>(text).unwrap().is_object(), "{text}");
+    type Check<'a> = &'a dyn Fn(&str);
+    let cases: [(Value, Check); 7] = [
+        (json!({"grammar": {"type": "regex", "value": "[0-9]{3}-[0-9]{2}"}}), &|text| {
+            let digits: Vec<&str> = text.split('-').collect();
+            assert!(digits.len() == 2 && digits[0].len() == 3 && digits[1].len() == 2, "{text}");
+            assert!(digits.concat().bytes().all(|b| b.is_ascii_digit()), "{text}");
+        }),
+        (json!({"grammar": {"type": "choice", "value": ["a red circle", "a \"blue\" square\n"]}}), &|text| {
+            assert_eq!(text, "a red circle");
+        }),
+        (json!({"grammar": {"type": "lark", "value": "start: \"<\" /[a-c]+/ \">\""}, "temperature": 1, "seed": 3}), &|text| {
+            let inner = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap();
+            assert!(!inner.is_empty() && inner.bytes().all(|b| (b'a'..=b'c').contains(&b)), "{text}");
+        }),
+        (json!({"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}}), &is_shape),
+        (json!({"grammar": {"type": "json_schema", "value": schema}, "temperature": 1.5, "seed": 1}), &is_shape),
+        (json!({"response_format": {"type": "json_object"}, "logit_bias": {}, "temperature": 1, "seed": 11}), &is_object),
+        (json!({"response_format": {"type": "text"}}), &|text| assert!(text.contains("red circle"), "{text}")),
+    ];
+    for (extra, check) in cases {
+        let body = with(ask(&data_url("red_circle.png"), "What is in this picture?"), json!({"max_tokens": 400}));
+        let body = with(body, extra.clone());
+        let answer = chat(&server, body.clone()).await;
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["finish_reason"], "stop", "{extra}: {choice}");
+        let text = choice["message"]["content"].as_str().unwrap();
+        check(text);
+        let (chunks, done) = stream(&server, body.clone()).await;
+        let said: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+        assert!(done && said == text, "{extra}: {said:?} streamed, {text:?} whole");
+        let several = chat(&server, with(body, json!({"n": 2, "logprobs": true}))).await;
+        let complete = several["choices"].as_array().unwrap().iter().filter(|choice| choice["finish_reason"] == "stop");
+        complete.for_each(|choice| check(choice["message"]["content"].as_str().unwrap()));
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said_with_its_place() {
     let server = server(FileAccess::None).await;
     let picture = data_url("red_circle.png");
@@ -239,6 +291,24 @@ async fn what_is_wrong_is_said_with_its_place() {
         (with(good(), json!({"top_logprobs": 3})), 400, json!("top_logprobs"), "unless logprobs"),
         (with(good(), json!({"logprobs": true, "top_logprobs": 21})), 400, json!("top_logprobs"), "at most 20"),
         (with(good(), json!({"stop": vec!["a"; 17]})), 400, json!("stop"), "at most 16"),
+        (with(good(), json!({"grammar": {"type": "regex", "value": "(a"}})), 400, json!("grammar"), "cannot be followed"),
+        (with(good(), json!({"grammar": {"type": "regex", "value": "a".repeat(300_000)}})), 400, json!("grammar"), "bytes"),
+        (with(good(), json!({"grammar": {"type": "lark", "value": "start: x"}})), 400, json!("grammar"), "x"),
+        (with(good(), json!({"grammar": {"type": "choice", "value": []}})), 400, json!("grammar"), "no choice"),
+        (with(good(), json!({"grammar": {"type": "prolog", "value": ""}})), 400, json!("grammar.type"), "unknown variant"),
+        (with(good(), json!({"response_format": {"type": "yaml"}})), 400, json!("response_format.type"), "unknown variant"),
+        (
+            with(good(), json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "strnig"}}}})),
+            400,
+            json!("response_format"),
+            "strnig",
+        ),
+        (
+            with(good(), json!({"response_format": {"type": "json_object"}, "grammar": {"type": "regex", "value": "a"}})),
+            400,
+            json!("grammar"),
+            "exclude each other",
+        ),
         (with(good(), json!({"n": 0})), 400, json!("n"), "between 1 and 128"),
         (with(good(), json!({"n": 129})), 400, json!("n"), "between 1 and 128"),
         (with(good(), json!({"repetition_penalty": 0})), 400, json!("repetition_penalty"), "above 0"),

@@ -31,6 +31,9 @@ pub enum TextError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A grammar that is not one, or cannot be followed with this tokenizer.
+    #[error("the grammar cannot be followed: {0}")]
+    Grammar(String),
     /// The chat template refused these messages, or ran out of its budget.
     #[error("the chat template refuses these messages: {0}")]
     Render(String),

@@ -1,12 +1,14 @@
 //! Text ⇄ tokens.
 //!
 //! Knows: `tokenizer.json` ([`Tokenizer`]), chat templates ([`ChatTemplate`]), how a user's words are kept from becoming
-//! control tokens ([`Guard`]) and how generated tokens become words again ([`Detokenizer`], [`StopMatcher`]).
+//! control tokens ([`Guard`]), which tokens may come next in an answer of a given form ([`Grammars`]), and how generated tokens
+//! become words again ([`Detokenizer`], [`StopMatcher`]).
 //!
 //! Must never know: tensors, models, media, the network, files. It is handed strings and gives back strings and ids.
 
 mod detokenizer;
 mod error;
+mod grammar;
 mod guard;
 mod json;
 mod stop;
@@ -16,6 +18,7 @@ mod tokenizer;
 
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
+pub use grammar::{Grammar, Grammars, Guide};
 pub use guard::{BREAK, Guard, without_breaks};
 pub use stop::StopMatcher;
 pub use template::{ChatTemplate, Conversation};

@@ -116,6 +116,16 @@ impl Tokenizer {
         }
     }
 
+    /// Ids of a text that stands in the midst of others.
+    pub(crate) fn tokens(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        Ok(self.tokenize(text).map_err(|e| TextError::Encode(e.to_string()))?.0)
+    }
+
+    /// `tokenizer.json`, as it was understood.
+    pub(crate) fn json(&self) -> Result<String, TextError> {
+        self.inner.to_string(false).map_err(|e| TextError::Encode(e.to_string()))
+    }
+
     /// Ids and the byte where each begins in `text`.
     fn tokenize(&self, text: &str) -> tokenizers::Result<(Vec<u32>, Vec<usize>)> {
         let added = self.inner.get_added_vocabulary();
