@@ -13,7 +13,8 @@ pub(crate) fn extend(hashes: &mut Vec<BlockHash>, prompt: &Prompt, tokens: &[u32
     while (hashes.len() + 1) * block_size <= tokens.len() {
         let start = hashes.len() * block_size;
         let end = start + block_size;
-        // Tokens of an island see all of it, so that a block which ends in one depends on the whole.
+        // Tokens of an island see all of it, so that a block which ends in one depends on the whole. Its rest can be computed by
+        // itself all the same: it sees what the block holds.
         let seen = start..prompt.islands.iter().find(|island| crosses(island, end)).map_or(end, |island| island.end);
         let before = hashes.last().copied().unwrap_or_else(|| blake3::hash(salt.unwrap_or_default().as_bytes()).into());
         let mut hasher = blake3::Hasher::new_keyed(&before);
@@ -37,14 +38,6 @@ pub(crate) fn extend(hashes: &mut Vec<BlockHash>, prompt: &Prompt, tokens: &[u32
         }
         hashes.push(hasher.finalize().into());
     }
-}
-
-/// How many of `blocks` blocks can be taken over: not part of an island, whose tokens are computed together, and not the last
-/// token, whose logits are wanted.
-pub(crate) fn usable(prompt: &Prompt, tokens: usize, blocks: usize, block_size: usize) -> usize {
-    let end = |blocks: usize| blocks * block_size;
-    let cut = |blocks: usize| prompt.islands.iter().any(|island| crosses(island, end(blocks)));
-    (0..=blocks).rev().find(|&blocks| end(blocks) < tokens && !cut(blocks)).unwrap_or(0)
 }
 
 fn crosses(island: &Range<usize>, boundary: usize) -> bool {
@@ -117,15 +110,5 @@ mod tests {
         assert_ne!(hashes(&with(4), None)[0], hashes(&with(5), None)[0]);
         assert_eq!(hashes(&with(5), None)[1], hashes(&with(6), None)[1]);
         assert_ne!(hashes(&prompt(1.0), Some("a")), hashes(&prompt(1.0), Some("b")));
-    }
-
-    #[test]
-    fn islands_and_the_last_token_are_computed() {
-        let island = Prompt { islands: vec![3..7], ..prompt(1.0) };
-        for (prompt, tokens, blocks, expected) in
-            [(&prompt(1.0), 9, 4, 4), (&prompt(1.0), 8, 4, 3), (&island, 9, 4, 4), (&island, 9, 3, 1), (&island, 9, 2, 1)]
-        {
-            assert_eq!(usable(prompt, tokens, blocks, 2), expected);
-        }
     }
 }

@@ -121,7 +121,7 @@ impl Sequence {
         }
     }
 
-    /// Hashes of the blocks that may be taken over from others.
+    /// Hashes of the blocks that may be taken over from others: not that of the last token, whose logits are wanted.
     pub fn reusable(&self, block_size: usize) -> &[BlockHash] {
         let blocks = self.hashes.len().min(self.tokens.len().saturating_sub(1) / block_size);
         &self.hashes[..blocks]
@@ -130,10 +130,9 @@ impl Sequence {
     /// Begins behind what others have computed already.
     pub fn claim(&mut self, pool: &mut BlockPool) {
         let size = pool.block_size();
-        let known = pool.known(self.reusable(size));
-        let usable = prefix::usable(&self.prompt, self.tokens.len(), known, size);
-        self.blocks = pool.claim(&self.hashes[..usable]);
-        (self.cached, self.published) = (usable * size, usable);
+        self.blocks = pool.claim(self.reusable(size));
+        self.published = self.blocks.len();
+        self.cached = self.published * size;
     }
 
     /// Lets others find its full blocks.

@@ -294,11 +294,17 @@ fn a_prefix_is_computed_once() {
         let prompt = prompt(tokens, &[(2, 13, 7.0)]);
         Request { cache_salt: salt.map(String::from), ..request(prompt, 3, None) }
     };
+    // The picture ends within a block: its last row is computed again, and the picture encoded for it.
+    let cut = |question: u32| {
+        let mut tokens = vec![7; 15];
+        tokens.push(question);
+        request(prompt(tokens, &[(2, 13, 9.0)]), 3, None)
+    };
     let cached = |events: &mut Events| match events.blocking_recv() {
         Some(Event::Started { cached_tokens }) => cached_tokens,
         other => panic!("{other:?}"),
     };
-    // Question, salt, tokens in the cache, pictures encoded until then. Blocks are of 4 tokens, the picture takes 2 to 14.
+    // Question, salt, tokens in the cache, pictures encoded until then. Blocks are of 4 tokens, the picture takes 2 to 15.
     let cases =
         [(9, None, 0, 1), (9, None, 20, 1), (10, None, 20, 1), (9, Some("a"), 0, 2), (10, Some("a"), 20, 2), (11, None, 20, 2)];
     let mut answers = HashMap::new();
@@ -311,6 +317,13 @@ fn a_prefix_is_computed_once() {
     }
     let stats = engine.stats();
     assert_eq!(stats.prefix_tokens, 80);
+    let whole = collect(start(small()).submit(cut(12)).unwrap());
+    let mut first = engine.submit(cut(11)).unwrap();
+    assert_eq!(cached(&mut first), 0);
+    assert!(collect(first).1.is_ok());
+    let mut second = engine.submit(cut(12)).unwrap();
+    assert_eq!(cached(&mut second), 12);
+    assert_eq!(collect(second), whole);
 }
 
 /// Lets an answer say these tokens; from `forced` on they need not be asked for.

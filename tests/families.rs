@@ -1,0 +1,104 @@
+//! Every family through the engine: what is said does not depend on what else is said, on what was said before, or on how much
+//! is computed at a time; and answers have the form that is asked for.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mistralrs::{
+    Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part, Stats,
+};
+
+/// Tokens of a block of the cache.
+const BLOCK: usize = 32;
+
+async fn load(name: &str, capacity: Capacity) -> Model {
+    let hub = Hub { cache: "/nonexistent".into(), endpoint: None, token: None, offline: true };
+    let source = ModelSource::Folder(fixtures::model(name).unwrap());
+    let options = LoadOptions { dtype: Dtype::F32, capacity, ..LoadOptions::new(source, hub) };
+    Model::load(options, Arc::new(|_| ())).await.unwrap()
+}
+
+fn about(picture: Option<&str>, question: &str) -> ChatRequest {
+    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo").join(name).display().to_string();
+    let media = picture.map(|name| Part::Media(MediaKind::Image, MediaSource::Url(file(name))));
+    let request = ChatRequest::user(media.into_iter().chain([Part::Text(question.into())]).collect());
+    ChatRequest { tokens_max: Some(12), ignore_eos: true, ..request }
+}
+
+/// Ids of an answer, and how many of its prompt's tokens were remembered.
+async fn ids(model: &Model, request: &ChatRequest) -> (Vec<u32>, usize) {
+    let answer = model.answer(request).await.unwrap();
+    (answer.tokens.iter().map(|token| token.id).collect(), answer.summary.usage.cached_tokens)
+}
+
+fn encoded(stats: Stats) -> (usize, usize) {
+    (stats.encoded, stats.encoder_hits)
+}
+
+#[tokio::test]
+async fn a_second_question_about_a_picture_reads_only_what_is_new() {
+    for name in fixtures::names().unwrap() {
+        let model = load(&name, Capacity::default()).await;
+        let question = |end: &str| format!("{}{end}", "Look closely. ".repeat(8));
+        let ends = ["What is there?", "How many shapes are there?"];
+        let [first, second] = ends.map(|end| about(Some("four_shapes.png"), &question(end)));
+        let salted = ChatRequest { cache_salt: Some("nobody else".into()), ..second.clone() };
+        let (expected, none) = ids(&model, &salted).await;
+        assert_eq!(none, 0, "{name}");
+        assert_eq!(ids(&model, &first).await.1, 0, "{name}: a salt was of no use");
+        let before = encoded(model.stats());
+        let (found, remembered) = ids(&model, &second).await;
+        assert_eq!(found, expected, "{name}");
+        let prompts = [model.stream(&first).await.unwrap(), model.stream(&second).await.unwrap()];
+        let [a, b] = [prompts[0].prompt_token_ids(), prompts[1].prompt_token_ids()];
+        let shared = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+        assert!(remembered > 0 && remembered == shared / BLOCK * BLOCK, "{name}: {remembered} of {shared} tokens remembered");
+        assert_eq!(encoded(model.stats()).0, before.0, "{name}: the picture was encoded again");
+        let other = ids(&model, &about(Some("two_shapes.png"), &question(ends[1]))).await;
+        assert!(other.1 < remembered, "{name}: {} tokens of another picture's prompt remembered", other.1);
+    }
+}
+
+#[tokio::test]
+async fn answers_do_not_depend_on_what_else_is_said() {
+    let pictures = [Some("four_shapes.png"), None, Some("two_shapes.png"), None, Some("four_shapes.png"), Some("hello.png")];
+    let requests: Vec<ChatRequest> =
+        pictures.iter().enumerate().map(|(i, picture)| about(*picture, &"What is there? ".repeat(i + 1))).collect();
+    for name in fixtures::names().unwrap() {
+        let roomy = load(&name, Capacity::default()).await;
+        let mut expected = Vec::new();
+        for request in &requests {
+            expected
+                .push(ids(&roomy, &ChatRequest { cache_salt: Some(format!("{}", expected.len())), ..request.clone() }).await.0);
+        }
+        for (step_tokens_max, sequences_max) in [(7, 2), (64, 6), (512, 3)] {
+            let model = load(&name, Capacity { step_tokens_max, sequences_max, ..Capacity::default() }).await;
+            let found = futures_util::future::join_all(requests.iter().map(|request| ids(&model, request))).await;
+            let found: Vec<Vec<u32>> = found.into_iter().map(|(ids, _)| ids).collect();
+            assert_eq!(found, expected, "{name}, {step_tokens_max} tokens a step");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_tokenizer_can_follow_a_grammar() {
+    for name in fixtures::names().unwrap() {
+        let model = load(&name, Capacity::default()).await;
+        for (grammar, expected) in [
+            (Grammar::Choice(vec!["a red circle".into()]), "a red circle"),
+            (Grammar::Regex("The é 中 <b>\n[0]{3}\\.".into()), "The é 中 <b>\n000."),
+            (Grammar::JsonSchema(serde_json::json!({"const": {"a": [1, " b"]}})), "{\"a\":[1,\" b\"]}"),
+        ] {
+            let request = ChatRequest { grammar: Some(grammar.clone()), tokens_max: Some(60), ..about(None, "What?") };
+            let answer = model.answer(&ChatRequest { ignore_eos: false, ..request }).await.unwrap();
+            let text = if matches!(grammar, Grammar::JsonSchema(_)) {
+                serde_json::from_str::<serde_json::Value>(&answer.text).unwrap_or_default().to_string()
+            } else {
+                answer.text
+            };
+            assert_eq!(text, expected, "{name}: {grammar:?}");
+        }
+    }
+}
