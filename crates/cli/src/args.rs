@@ -183,6 +183,9 @@ pub struct BenchOptions {
     /// Requests at once
     #[arg(long, value_delimiter = ',', default_value = "1,4,8")]
     pub concurrency: Vec<usize>,
+    /// Prompts of so many tokens that are read while four answers are written; 0 for none
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "1024")]
+    pub beside: Vec<usize>,
     /// How often each figure is taken; the median is printed
     #[arg(long, default_value_t = 3)]
     pub iterations: usize,

@@ -28,6 +28,7 @@ struct Bench {
 pub async fn bench(mut options: BenchOptions) -> Result<()> {
     ensure!(options.iterations > 0 && options.gen_len > 1, "--iterations must be at least 1 and --gen-len at least 2");
     options.prompt_len.retain(|length| *length > 0);
+    options.beside.retain(|length| *length > 0);
     let began = Instant::now();
     let model = load(options.model.clone(), FileAccess::None).await?;
     let mut bench = Bench { model, options, figures: Vec::new(), random: fastrand::Rng::with_seed(1) };
@@ -45,6 +46,9 @@ pub async fn bench(mut options: BenchOptions) -> Result<()> {
     }
     for requests in bench.options.concurrency.clone() {
         bench.together(requests).await?;
+    }
+    for length in bench.options.beside.clone() {
+        bench.disturbed(length).await?;
     }
     if let Some(bytes) = peak_memory_bytes() {
         bench.note("peak memory", bytes as f64 / 1e9, "GB");
@@ -130,6 +134,58 @@ impl Bench {
             rates.push(tokens as f64 / began.elapsed().as_secs_f64());
         }
         self.note(format!("{requests} at once"), median(rates), "tokens/s");
+        Ok(())
+    }
+
+    /// How long those who write wait for their next word, by themselves and while a long prompt is read.
+    async fn disturbed(&mut self, prompt: usize) -> Result<()> {
+        const WRITERS: usize = 4;
+        const WORDS: usize = 24;
+        let room = self.model.context_max();
+        if prompt + prompt / 8 + 64 > room {
+            eprintln!("between words beside a prompt of {prompt}: left out, the context has {room} tokens");
+            return Ok(());
+        }
+        let (said, mut heard) = tokio::sync::mpsc::unbounded_channel::<(usize, Instant)>();
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..WRITERS {
+            let request = ChatRequest { tokens_max: None, ..self.text(32, 1) };
+            let mut stream = self.model.stream(&request).await?;
+            let said = said.clone();
+            writers.spawn(async move {
+                while let Ok(Piece::Delta(_)) = stream.next().await {
+                    if said.send((writer, Instant::now())).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let long = self.text(prompt, 1);
+        let mut alone = Vec::new();
+        while alone.len() < WRITERS * WORDS {
+            alone.extend(heard.recv().await);
+        }
+        // The first words come while others' prompts are read.
+        alone.drain(..WRITERS * WORDS / 3);
+        let began = Instant::now();
+        ask(&self.model, &long).await?;
+        let ended = Instant::now();
+        writers.shutdown().await;
+        let mut beside = Vec::new();
+        while let Ok(word) = heard.try_recv() {
+            beside.push(word);
+        }
+        beside.retain(|(_, at)| (began..ended).contains(at));
+        let between = |words: &[(usize, Instant)]| {
+            let of = |writer: usize| words.iter().filter(move |word| word.0 == writer).map(|word| word.1).collect::<Vec<_>>();
+            let gaps =
+                (0..WRITERS).flat_map(|writer| of(writer).windows(2).map(|w| (w[1] - w[0]).as_secs_f64()).collect::<Vec<_>>());
+            gaps.collect::<Vec<_>>()
+        };
+        self.note(format!("{WRITERS} at once: between words"), median(between(&alone)) * 1e3, "ms");
+        self.note(format!("{WRITERS} at once: beside a prompt of {prompt}"), median(between(&beside)) * 1e3, "ms");
+        let longest = between(&beside).into_iter().fold(0.0, f64::max);
+        self.note(format!("{WRITERS} at once: beside a prompt of {prompt}, longest"), longest * 1e3, "ms");
         Ok(())
     }
 

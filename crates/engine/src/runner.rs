@@ -37,7 +37,11 @@ impl Runner {
         let masking = Masking::of(&mut scheduler.running, &shares);
         let no_mask = || Err(EngineError::Constraint("its mask could not be made".into()));
         let mut masks: HashMap<_, _> = masking.sequences().into_iter().map(|sequence| (sequence, no_mask())).collect();
+        let began = Instant::now();
         let (results, masked) = masking.meanwhile(|| self.compute_each(&scheduler.running, &shares));
+        let (writing, reading): (Vec<&Share>, Vec<&Share>) = shares.iter().partition(|share| share.count == 1);
+        let prompt_tokens = reading.iter().map(|share| share.count).sum();
+        scheduler.pace.observe(writing.len(), prompt_tokens, began.elapsed().as_secs_f64());
         for Masked { sequence, constraint, mask } in masked {
             scheduler.running[sequence].constraint = Some(constraint);
             masks.insert(sequence, mask);

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::blocks::BlockPool;
-use crate::sequence::Sequence;
+use crate::pace::Pace;
+use crate::sequence::{Room, Sequence};
 use crate::stats::{Counters, count, set};
 use crate::{EngineConfig, EngineError};
 
@@ -14,6 +15,7 @@ pub struct Scheduler {
     pub running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
     pool: BlockPool,
+    pub pace: Pace,
     budget: usize,
     sequences_max: usize,
 }
@@ -33,6 +35,7 @@ impl Scheduler {
             running: Vec::new(),
             waiting: VecDeque::new(),
             pool: BlockPool::new(blocks, config.block_size),
+            pace: Pace::default(),
             budget: config.budget_tokens_max.max(1),
             sequences_max: config.sequences_max.max(1),
         }
@@ -77,7 +80,8 @@ impl Scheduler {
     }
 
     /// Shares of the next step; none only when there is nothing to do. Decoding sequences come first, so that a long prompt
-    /// delays nobody; the rest of the budget goes to prompts in the order of their arrival.
+    /// delays nobody; the rest of the budget, or as much of it as those who decode can spare, goes to prompts in the order of
+    /// their arrival.
     pub fn plan(&mut self, counters: &Counters) -> Vec<Share> {
         loop {
             self.admit(counters);
@@ -99,7 +103,7 @@ impl Scheduler {
             }
             let sequence = &mut self.waiting[next];
             sequence.claim(&mut self.pool);
-            let first = sequence.cached + sequence.chunk(self.budget, self.budget);
+            let first = sequence.cached + sequence.chunk(Room { paced: self.budget, hard: self.budget, whole: true });
             if self.pool.lacking(sequence.blocks.len(), first) > self.pool.available() {
                 sequence.release(&mut self.pool);
                 return;
@@ -136,11 +140,14 @@ impl Scheduler {
             }
             i += 1;
         }
+        let writing = shares.len();
+        let mut paced = self.pace.prompt_tokens(writing, budget);
         for i in 0..self.running.len() {
-            let chunk = self.running[i].chunk(budget, self.budget);
+            let chunk = self.running[i].chunk(Room { paced, hard: budget, whole: shares.len() == writing });
             if self.running[i].pending() > 1 && chunk > 0 && self.grow(i, chunk) {
                 shares.push(Share { sequence: i, count: chunk });
                 budget = budget.saturating_sub(chunk);
+                paced = paced.saturating_sub(chunk);
             }
         }
         shares.sort_by_key(|share| share.sequence);

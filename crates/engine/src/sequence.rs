@@ -43,6 +43,17 @@ pub struct Sequence {
     first_token: Option<Instant>,
 }
 
+/// Tokens that a step has left for a prompt.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// What others can spare.
+    pub paced: usize,
+    /// What is left of the budget.
+    pub hard: usize,
+    /// No other prompt takes part: an island that is larger must be let through.
+    pub whole: bool,
+}
+
 impl Sequence {
     pub fn new(request: Request, block_size: usize, events: mpsc::Sender<Event>, place: Place) -> Self {
         let Request { prompt, sampling, tokens_min, tokens_max, stop_tokens, cache_salt, constraint } = request;
@@ -83,15 +94,17 @@ impl Sequence {
         self.tokens.len() - self.cached
     }
 
-    /// How many of the pending tokens a budget allows: never part of an island. Zero when the first island does not fit, unless
-    /// the budget is `whole`, the most there ever is.
-    pub fn chunk(&self, budget: usize, whole: usize) -> usize {
-        let end = self.cached + self.pending().min(budget);
+    /// How many of the pending tokens there is room for: never part of an island, which may take more than others spare.
+    pub fn chunk(&self, room: Room) -> usize {
+        let end = self.cached + self.pending().min(room.paced);
         let Some(cut) = self.prompt.islands.iter().find(|island| island.start < end && end < island.end) else {
             return end - self.cached;
         };
-        let before = cut.start.saturating_sub(self.cached);
-        if before == 0 && budget == whole { cut.end - self.cached } else { before }
+        let island = cut.end - self.cached;
+        match cut.start.saturating_sub(self.cached) {
+            0 if island <= room.hard || room.whole => island,
+            before => before,
+        }
     }
 
     /// Media items that have rows among the next `count` tokens: (item, their token range, first of its rows).
