@@ -180,6 +180,11 @@ impl Model {
         self.inner.kv_cache
     }
 
+    /// Whether it answers requests.
+    pub fn is_running(&self) -> bool {
+        self.inner.engine.is_running()
+    }
+
     /// Numbers of the running engine.
     pub fn stats(&self) -> engine::Stats {
         self.inner.engine.stats()

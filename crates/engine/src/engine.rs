@@ -1,3 +1,4 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -85,6 +86,11 @@ impl Engine {
         self.context_max
     }
 
+    /// Whether it serves requests.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Tokens that the cache has room for, of all sequences together.
     pub fn cache_tokens(&self) -> usize {
         self.cache_tokens
@@ -134,12 +140,18 @@ fn run(mut inbox: mpsc::Receiver<Sequence>, mut runner: Runner, mut scheduler: S
                 }
             }
         }
-        scheduler.sweep();
         if open {
-            let shares = scheduler.plan(&runner.counters);
-            runner.step(&mut scheduler, shares);
+            let step = AssertUnwindSafe(|| {
+                scheduler.sweep();
+                let shares = scheduler.plan(&runner.counters);
+                runner.step(&mut scheduler, shares);
+            });
+            // What a model does wrong is caught before it gets here. The rest may have left the books in any state.
+            if catch_unwind(step).is_err() {
+                scheduler.start_over(&EngineError::Internal("a step panicked".into()));
+            }
         } else {
-            scheduler.fail_all(&EngineError::ShutDown);
+            scheduler.start_over(&EngineError::ShutDown);
         }
         scheduler.account(&runner.counters);
     }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::constraint::{Constraint, Mask};
 use nn::{Batch, Cache, MediaRows, Model, NnError, Span};
 
 use crate::EngineError;
 use crate::encodings::Encodings;
+use crate::pace::Pace;
 use crate::scheduler::{Scheduler, Share};
 use crate::sequence::Sequence;
 use crate::stats::{Counters, count};
@@ -27,9 +28,14 @@ impl Runner {
     pub fn step(&mut self, scheduler: &mut Scheduler, mut shares: Vec<Share>) {
         let mut ended: Vec<usize> = Vec::new();
         shares.retain(|share| {
-            let encoded = self.encode(&mut scheduler.running[share.sequence], share.count);
+            let sequence = &mut scheduler.running[share.sequence];
+            let encoded = self.encode(sequence, share.count);
+            if sequence.is_cancelled() {
+                ended.push(share.sequence);
+                return false;
+            }
             if let Err(error) = &encoded {
-                scheduler.running[share.sequence].fail(error.clone());
+                sequence.fail(error.clone());
                 ended.push(share.sequence);
             }
             encoded.is_ok()
@@ -39,9 +45,7 @@ impl Runner {
         let mut masks: HashMap<_, _> = masking.sequences().into_iter().map(|sequence| (sequence, no_mask())).collect();
         let began = Instant::now();
         let (results, masked) = masking.meanwhile(|| self.compute_each(&scheduler.running, &shares));
-        let (writing, reading): (Vec<&Share>, Vec<&Share>) = shares.iter().partition(|share| share.count == 1);
-        let prompt_tokens = reading.iter().map(|share| share.count).sum();
-        scheduler.pace.observe(writing.len(), prompt_tokens, began.elapsed().as_secs_f64());
+        self.time(&mut scheduler.pace, &shares, began.elapsed());
         for Masked { sequence, constraint, mask } in masked {
             scheduler.running[sequence].constraint = Some(constraint);
             masks.insert(sequence, mask);
@@ -86,7 +90,7 @@ impl Runner {
     /// Encodes media that the next tokens reach, unless it is known already.
     fn encode(&mut self, sequence: &mut Sequence, tokens: usize) -> Result<(), EngineError> {
         for (item, ..) in sequence.media_in(tokens) {
-            if sequence.encoded[item].is_some() {
+            if sequence.encoded[item].is_some() || sequence.is_cancelled() {
                 continue;
             }
             let input = sequence.prompt.media[item].input.clone();
@@ -98,6 +102,7 @@ impl Runner {
                     let began = Instant::now();
                     let rows = guarded(|| self.model.encode(&input)).map_err(|reason| EngineError::Encode { item, reason })?;
                     sequence.encoding_took(began.elapsed());
+                    count(&self.counters.encode_micros, began.elapsed().as_micros() as usize);
                     self.encodings.insert(input.hash, rows.clone());
                     rows
                 }
@@ -109,6 +114,16 @@ impl Runner {
             sequence.encoded[item] = Some(rows);
         }
         Ok(())
+    }
+
+    /// Notes how long a step took.
+    fn time(&self, pace: &mut Pace, shares: &[Share], took: Duration) {
+        let (writing, reading): (Vec<&Share>, Vec<&Share>) = shares.iter().partition(|share| share.count == 1);
+        let prompt_tokens = reading.iter().map(|share| share.count).sum();
+        pace.observe(writing.len(), prompt_tokens, took.as_secs_f64());
+        count(&self.counters.steps, usize::from(!shares.is_empty()));
+        let phase = if prompt_tokens > 0 { &self.counters.prefill_micros } else { &self.counters.decode_micros };
+        count(phase, took.as_micros() as usize);
     }
 
     /// What becomes of each share.

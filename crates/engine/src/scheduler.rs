@@ -71,12 +71,10 @@ impl Scheduler {
         self.running[index].publish(&mut self.pool);
     }
 
-    /// Ends everything.
-    pub fn fail_all(&mut self, error: &EngineError) {
-        while !self.running.is_empty() {
-            self.remove(0).fail(error.clone());
-        }
-        self.waiting.drain(..).for_each(|sequence| sequence.fail(error.clone()));
+    /// Ends everything, and forgets what the cache holds.
+    pub fn start_over(&mut self, error: &EngineError) {
+        self.running.drain(..).chain(self.waiting.drain(..)).for_each(|sequence| sequence.fail(error.clone()));
+        self.pool = BlockPool::new(self.pool.total(), self.pool.block_size());
     }
 
     /// Shares of the next step; none only when there is nothing to do. Decoding sequences come first, so that a long prompt

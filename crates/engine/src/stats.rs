@@ -21,6 +21,14 @@ pub struct Stats {
     pub generated_tokens: usize,
     /// Times a sequence lost its blocks to another and began again.
     pub preemptions: usize,
+    /// Steps computed since the start.
+    pub steps: usize,
+    /// Microseconds spent in encoding media.
+    pub encode_micros: usize,
+    /// Microseconds spent in computing steps that read prompts, sequences that write beside them included.
+    pub prefill_micros: usize,
+    /// Microseconds spent in computing steps in which sequences only write.
+    pub decode_micros: usize,
     /// Media items encoded.
     pub encoded: usize,
     /// Media items found encoded already.
@@ -43,7 +51,7 @@ macro_rules! counters {
     };
 }
 
-counters! { running waiting blocks_used blocks_idle blocks_total prompt_tokens prefix_tokens generated_tokens preemptions encoded encoder_hits }
+counters! { running waiting blocks_used blocks_idle blocks_total prompt_tokens prefix_tokens generated_tokens preemptions steps encode_micros prefill_micros decode_micros encoded encoder_hits }
 
 /// Adds to a counter.
 pub fn count(counter: &AtomicUsize, by: usize) {

@@ -398,6 +398,49 @@ fn a_constraint_says_what_may_come() {
     }
 }
 
+/// Panics when it is told of a token.
+#[derive(Debug)]
+struct Broken;
+
+impl Constraint for Broken {
+    fn mask(&mut self) -> Result<Mask, String> {
+        Ok(Mask(vec![u32::MAX]))
+    }
+
+    fn accept(&mut self, _: u32) -> Result<(), String> {
+        panic!("this constraint is broken")
+    }
+
+    fn skip(&mut self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn is_complete(&self) -> bool {
+        false
+    }
+
+    fn fork(&self) -> Box<dyn Constraint> {
+        Box::new(Self)
+    }
+}
+
+#[test]
+fn a_panic_within_a_step_ends_its_sequences_and_nothing_else() {
+    let engine = start(small());
+    let plain = || request(prompt(vec![9, 8, 7, 6], &[]), 15, None);
+    let expected = collect(engine.submit(plain()).unwrap());
+    for _ in 0..3 {
+        let (neighbour, broken) = (plain(), Request { constraint: Some(Box::new(Broken)), ..plain() });
+        let [neighbour, broken] = [neighbour, broken].map(|request| engine.submit(request).unwrap());
+        assert!(matches!(collect(broken).1, Err(EngineError::Internal(_))));
+        // It may have been in that step, or come later.
+        let neighbour = collect(neighbour);
+        assert!(neighbour == expected || matches!(neighbour.1, Err(EngineError::Internal(_))), "{neighbour:?}");
+    }
+    assert!(engine.is_running());
+    assert_eq!(collect(engine.submit(plain()).unwrap()), expected);
+}
+
 #[test]
 fn who_would_compute_the_same_waits_for_it() {
     let (permit, permits) = channel();

@@ -8,11 +8,13 @@
 
 mod chat;
 mod error;
+mod metrics;
 mod request;
 mod response;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -30,6 +32,7 @@ pub fn router(model: Model) -> Router {
         .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/models", get(models))
         .route("/health", get(health))
+        .route("/metrics", get(metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -47,8 +50,15 @@ async fn models(State(model): State<Model>) -> axum::Json<Value> {
     axum::Json(json!({"object": "list", "data": [card("default"), card(model.id())]}))
 }
 
-async fn health() -> &'static str {
-    "OK"
+async fn health(State(model): State<Model>) -> Response {
+    match model.is_running() {
+        true => "OK".into_response(),
+        false => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped").code("unavailable").into_response(),
+    }
+}
+
+async fn metrics(State(model): State<Model>) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::exposition(&model.stats())).into_response()
 }
 
 async fn not_found(uri: Uri) -> Response {

@@ -334,7 +334,7 @@ async fn what_is_wrong_is_said_with_its_place() {
 }
 
 #[tokio::test]
-async fn every_answer_is_json() {
+async fn every_answer_is_json_but_health_and_metrics() {
     let server = server(FileAccess::All).await;
     let request = |method: Method, path: &str, kind: &str, body: &str| {
         Request::builder().method(method).uri(path).header("content-type", kind).body(Body::from(body.to_string())).unwrap()
@@ -353,6 +353,12 @@ async fn every_answer_is_json() {
         assert!(serde_json::from_str::<Value>(&text).unwrap()["error"]["message"].is_string(), "{text}");
     }
     assert_eq!(send(&server, request(Method::GET, "/health", "", "")).await, (StatusCode::OK, "OK".into()));
+    chat(&server, ask(&data_url("red_circle.png"), "What is in this picture?")).await;
+    let (status, metrics) = send(&server, request(Method::GET, "/metrics", "", "")).await;
+    assert_eq!(status, StatusCode::OK);
+    for line in ["mistralrs_encoder_cache_misses_total 1", "mistralrs_tokens_processed_total{type=\"prompt\"} 52"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+    }
     let (_, models) = send(&server, request(Method::GET, "/v1/models", "", "")).await;
     let models: Value = serde_json::from_str(&models).unwrap();
     let ids: Vec<&Value> = models["data"].as_array().unwrap().iter().map(|card| &card["id"]).collect();
