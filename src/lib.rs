@@ -20,6 +20,7 @@
 
 mod answer;
 mod chat;
+mod constraint;
 mod demo;
 mod error;
 mod fetch;

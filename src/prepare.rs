@@ -1,16 +1,16 @@
 //! A request → a prompt for the engine.
 
-use std::fmt;
 use std::sync::Arc;
 
 use chrono::Utc;
-use engine::{Constraint, EngineError, Mask, Sampling};
+use engine::{Constraint, EngineError, Sampling};
 use media::{Limits, MediaError, Video, VideoInfo, decode_image};
 use models::{Media, ModelError, Processed, assemble};
 use nn::{MediaKind, Prompt};
-use text::{Conversation, Grammar, Guide};
+use text::Conversation;
 
 use crate::chat::ChatRequest;
+use crate::constraint::constraint;
 use crate::fetch::Place;
 use crate::load::Inner;
 use crate::{Error, Fault};
@@ -29,44 +29,16 @@ pub(crate) struct Prepared {
     pub constraint: Option<Box<dyn Constraint>>,
 }
 
-/// A grammar, as the engine follows it.
-#[derive(Clone)]
-struct Guided(Guide);
-
-impl fmt::Debug for Guided {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Guided")
-    }
-}
-
-impl Constraint for Guided {
-    fn mask(&mut self) -> Result<Mask, String> {
-        self.0.mask().map(Mask).map_err(|e| e.to_string())
-    }
-
-    fn accept(&mut self, token: u32) -> Result<(), String> {
-        self.0.accept(token).map_err(|e| e.to_string())
-    }
-
-    fn skip(&mut self) -> Vec<u32> {
-        self.0.skip()
-    }
-
-    fn is_complete(&self) -> bool {
-        self.0.is_complete()
-    }
-
-    fn fork(&self) -> Box<dyn Constraint> {
-        Box::new(self.clone())
-    }
-}
-
 /// What DRY sees no repetition over, unless the request says otherwise.
 const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
 /// Fetches media (together), then decodes, processes and tokenizes on a worker thread.
 pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result<Prepared, Error> {
     request.sampling.validate().map_err(refused)?;
+    let constraint = match &request.grammar {
+        Some(grammar) => Some(constraint(inner, grammar).await?),
+        None => None,
+    };
     let media = request.media();
     for (param, kind, _) in &media {
         if !inner.family.modalities.contains(kind) {
@@ -92,27 +64,16 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
     let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
     let shared = inner.clone();
     let mut sampling = request.sampling.clone();
-    let grammar = request.grammar.clone();
     let breakers = request.dry_sequence_breakers.clone().unwrap_or_else(|| BREAKERS.map(String::from).to_vec());
     let work = tokio::task::spawn_blocking(move || {
         if let Some(dry) = &mut sampling.dry {
             dry.breakers = shared.tokenizer.holding(&breakers);
         }
-        let constraint = grammar.map(|grammar| guided(&shared, &grammar)).transpose()?;
         build(&shared, fetched, &conversation).map(|prompt| Prepared { prompt, sampling, constraint })
     });
     let prepared = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
     drop(permit);
     prepared
-}
-
-fn guided(inner: &Inner, grammar: &Grammar) -> Result<Box<dyn Constraint>, Error> {
-    let param = match grammar {
-        Grammar::JsonObject | Grammar::JsonSchema(_) => "response_format",
-        _ => "grammar",
-    };
-    let guide = inner.grammars().and_then(|grammars| grammars.compile(grammar));
-    Ok(Box::new(Guided(guide.map_err(|e| Error::request(param, Fault::Invalid, e))?)))
 }
 
 /// What the engine refuses, as a fault of the request where it is one.

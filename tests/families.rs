@@ -102,3 +102,24 @@ async fn every_tokenizer_can_follow_a_grammar() {
         }
     }
 }
+
+#[tokio::test]
+async fn grammars_out_of_all_proportion_are_refused() {
+    let model = load("qwen2_vl", Capacity::default()).await;
+    let nested = |open: &str, close: &str| format!("{}a{}", open.repeat(20_000), close.repeat(20_000));
+    let grammars = [
+        Grammar::Regex(nested("(", ")")),
+        Grammar::Regex("(((a{1,999}){1,999}){1,999}|b{999}){999}(c|d{3,999}){999}".into()),
+        Grammar::Lark(format!("start: {}", nested("(", ")").replace('a', "\"a\""))),
+        Grammar::Lark("start: start start | \"a\"".into()),
+        Grammar::Choice((0..20_000).map(|i| format!("choice {i}")).collect()),
+        Grammar::Llguidance(nested("{\"a\":", "}")),
+    ];
+    for grammar in grammars {
+        let request = ChatRequest { grammar: Some(grammar), ..about(None, "What?") };
+        let message = model.answer(&request).await.map_or_else(|e| e.to_string(), |answer| answer.text);
+        assert!(message.len() < 1000 && !message.contains('\n'), "{message}");
+    }
+    // The model answers on.
+    assert!(!model.answer(&about(None, "What?")).await.unwrap().tokens.is_empty());
+}
