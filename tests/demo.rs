@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mistralrs::{ChatRequest, Dtype, Finish, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part, Quant};
+use mistralrs::{
+    Capacity, ChatRequest, Dtype, Finish, Hub, KvFormat, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part, Quant,
+};
 use serde_json::Value;
 
 /// Right answers in a hundred, by kind of question, that the checkpoint reaches in f32.
@@ -18,9 +20,10 @@ fn pictures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo")
 }
 
-async fn demo(quant: Option<Quant>) -> Model {
+async fn demo(quant: Option<Quant>, cache_format: Option<KvFormat>) -> Model {
     let hub = Hub { cache: "/nonexistent".into(), endpoint: None, token: None, offline: true };
-    let options = LoadOptions { quant, dtype: Dtype::F32, ..LoadOptions::new(ModelSource::Demo, hub) };
+    let capacity = Capacity { cache_format, ..Capacity::default() };
+    let options = LoadOptions { quant, dtype: Dtype::F32, capacity, ..LoadOptions::new(ModelSource::Demo, hub) };
     Model::load(options, Arc::new(|_| ())).await.unwrap()
 }
 
@@ -34,7 +37,7 @@ fn request(pictures: &[PathBuf], question: &str) -> ChatRequest {
 #[tokio::test]
 async fn answers_are_those_of_the_reference_token_by_token() {
     let expected: Value = serde_json::from_slice(&std::fs::read(pictures().join("expected.json")).unwrap()).unwrap();
-    let model = demo(None).await;
+    let model = demo(None, None).await;
     let mut compared = 0;
     for case in expected["cases"].as_array().unwrap() {
         let Some(images) = case["images"].as_array() else { continue };
@@ -73,18 +76,18 @@ fn percent(scores: &BTreeMap<String, (usize, usize)>) -> usize {
 
 #[tokio::test]
 async fn it_is_right_about_pictures_it_never_saw_quantised_or_not() {
-    let plain = score(&demo(None).await).await;
+    let plain = score(&demo(None, None).await).await;
     println!("f32: {} of 100 right, {plain:?}", percent(&plain));
     for (kind, floor) in FLOORS {
         let (right, asked) = plain[kind];
         assert!(100 * right >= floor * asked, "{kind}: {right} of {asked} right");
     }
-    for quant in [Quant::Q8_0, Quant::Q4K] {
-        let scores = score(&demo(Some(quant)).await).await;
-        println!("{quant}: {} of 100 right, {scores:?}", percent(&scores));
+    for (quant, cache) in [(Some(Quant::Q8_0), None), (Some(Quant::Q4K), None), (None, Some(KvFormat::Q8))] {
+        let scores = score(&demo(quant, cache).await).await;
+        println!("{quant:?} {cache:?}: {} of 100 right, {scores:?}", percent(&scores));
         assert!(
             percent(&scores) + LOST_MAX >= percent(&plain),
-            "{quant}: {} of 100 right, {} in f32",
+            "{quant:?} {cache:?}: {} of 100 right, {} in f32",
             percent(&scores),
             percent(&plain)
         );
