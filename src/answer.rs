@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{Event, Events, FinishReason, Logprobs, Request, Sampling, Timings, Usage};
+use engine::{Event, Events, FinishReason, Logprobs, Request, Timings, Usage};
 use text::{Detokenizer, StopMatcher};
 
 use crate::Error;
@@ -113,18 +113,13 @@ impl Model {
     /// As [`Self::stream`].
     pub async fn choices(&self, request: &ChatRequest, n: usize) -> Result<Vec<AnswerStream>, Error> {
         let began = Instant::now();
-        let Prepared { prompt, sampling, constraint } = prepare(&self.inner, request).await?;
-        let start = |i: usize| {
-            let seed = sampling.seed.map(|seed| seed.wrapping_add(i as u64));
-            let prepared = Prepared {
-                prompt: prompt.clone(),
-                sampling: Sampling { seed, ..sampling.clone() },
-                constraint: constraint.clone(),
-            };
+        let prepared = prepare(&self.inner, request).await?;
+        let start = |(i, mut prepared): (usize, Prepared)| {
+            prepared.sampling.seed = prepared.sampling.seed.map(|seed| seed.wrapping_add(i as u64));
             let stream = AnswerStream::start(self.inner.clone(), prepared, request)?;
             Ok(AnswerStream { prepared: began.elapsed(), ..stream })
         };
-        (0..n).map(start).collect()
+        std::iter::repeat_n(prepared, n).enumerate().map(start).collect()
     }
 
     /// Generates a whole answer.

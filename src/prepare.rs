@@ -23,6 +23,7 @@ struct Fetched {
 }
 
 /// What the engine is given.
+#[derive(Clone)]
 pub(crate) struct Prepared {
     pub prompt: Prompt,
     pub sampling: Sampling,

@@ -40,9 +40,9 @@ impl Engine {
         let cache = Cache::new(model.cache_spec(), blocks, config.block_size, config.format, &config.device);
         let cache = cache.map_err(|e| EngineError::Cache { blocks, reason: e.to_string() })?;
         let counters = Arc::new(Counters::default());
-        let context_max = (blocks * config.block_size).min(config.context_max);
-        let vocab = model.vocab_size();
         let cache_tokens = blocks * config.block_size;
+        let context_max = cache_tokens.min(config.context_max);
+        let vocab = model.vocab_size();
         let cache_bytes = blocks * model.cache_spec().bytes_per_block(config.block_size, config.format);
         let (requests, inbox) = mpsc::channel(config.queue_max.max(1));
         let encodings = Encodings::new(config.encodings_bytes_max);

@@ -5,15 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::constraint::{Constraint, Mask};
 use nn::{Batch, Cache, MediaRows, Model, NnError, Span};
 
-use crate::EngineError;
 use crate::encodings::Encodings;
 use crate::pace::Pace;
 use crate::scheduler::{Scheduler, Share};
 use crate::sequence::Sequence;
 use crate::stats::{Counters, count};
+use crate::{Constraint, EngineError, Mask};
 
 /// What computes.
 pub struct Runner {
@@ -148,15 +147,15 @@ impl Runner {
         let wanted = batch.wanted.len();
         let logits: Vec<Vec<f32>> = guarded(|| {
             let logits = self.model.forward(&batch, &mut self.cache)?;
-            if wanted == 0 { Ok(Vec::new()) } else { Ok(logits.to_vec2()?) }
+            Ok::<_, NnError>(if wanted == 0 { Vec::new() } else { logits.to_vec2()? })
         })
         .map_err(EngineError::Compute)?;
         if logits.len() != wanted {
             return Err(EngineError::Compute(format!("{} rows of logits instead of {wanted}", logits.len())));
         }
         let mut logits = logits.into_iter();
-        let finishes = |share: &Share| share.count == running[share.sequence].pending();
-        Ok(shares.iter().map(|share| if finishes(share) { logits.next() } else { None }).collect())
+        let draws = |share: &Share| running[share.sequence].draws_after(share.count);
+        Ok(shares.iter().map(|share| if draws(share) { logits.next() } else { None }).collect())
     }
 }
 
@@ -173,7 +172,7 @@ struct Masked {
 impl Masking {
     /// Takes them out of their sequences.
     fn of(running: &mut [Sequence], shares: &[Share]) -> Self {
-        let draws = |share: &&Share| share.count == running[share.sequence].pending();
+        let draws = |share: &&Share| running[share.sequence].draws_after(share.count);
         let drawing: Vec<usize> = shares.iter().filter(draws).map(|share| share.sequence).collect();
         Self(drawing.into_iter().filter_map(|i| Some((i, running[i].constraint.take()?))).collect())
     }
@@ -189,8 +188,8 @@ impl Masking {
             return (work(), Vec::new());
         }
         let made = |(sequence, mut constraint): (usize, Box<dyn Constraint>)| {
-            let mask = catch_unwind(AssertUnwindSafe(|| constraint.mask())).unwrap_or_else(|_| Err("it panicked".into()));
-            Masked { sequence, constraint, mask: mask.map_err(EngineError::Constraint) }
+            let mask = guarded(|| constraint.mask()).map_err(EngineError::Constraint);
+            Masked { sequence, constraint, mask }
         };
         std::thread::scope(|scope| {
             let masks = std::thread::Builder::new()
@@ -214,14 +213,14 @@ fn add(sequence: &Sequence, count: usize, batch: &mut Batch) -> Result<(), Engin
         let rows = rows.narrow(0, row, at.len()).map_err(|e| EngineError::Internal(e.to_string()))?;
         batch.media.push(MediaRows { at: first + at.start - start, rows });
     }
-    if count == sequence.pending() {
+    if sequence.draws_after(count) {
         batch.wanted.push(first + count - 1);
     }
     Ok(())
 }
 
-/// An error or a panic of the model is one sequence's bad luck, not the engine's end.
-fn guarded<T>(work: impl FnOnce() -> Result<T, NnError>) -> Result<T, String> {
+/// An error or a panic of the model, or of a constraint, is one sequence's bad luck, not the engine's end.
+fn guarded<T, E: ToString>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     let result = catch_unwind(AssertUnwindSafe(work));
     result.map_err(|_| "it panicked".to_string())?.map_err(|e| e.to_string())
 }

@@ -94,6 +94,11 @@ impl Sequence {
         self.tokens.len() - self.cached
     }
 
+    /// Whether a token can be drawn when so many of the pending ones are computed: all of them.
+    pub fn draws_after(&self, count: usize) -> bool {
+        count == self.pending()
+    }
+
     /// How many of the pending tokens there is room for: never part of an island, which may take more than others spare.
     pub fn chunk(&self, room: Room) -> usize {
         let end = self.cached + self.pending().min(room.paced);

@@ -214,12 +214,9 @@ impl ChatBody {
     }
 
     fn refuse_what_is_not_served(&self) -> Result<(), Failure> {
-        let fields = [("tools", self.tools.as_ref().is_none_or(Vec::is_empty))];
-        match fields.into_iter().find(|(_, served)| !served) {
-            Some((field, _)) => {
-                Err(Failure::invalid(field, format!("this value of {field} is not supported")).code("unsupported_value"))
-            }
-            None => Ok(()),
+        match self.tools.as_deref() {
+            None | Some([]) => Ok(()),
+            Some(_) => Err(Failure::invalid("tools", "this value of tools is not supported").code("unsupported_value")),
         }
     }
 }
