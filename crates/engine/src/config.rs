@@ -1,13 +1,14 @@
 use std::fmt;
 
-use nn::{CacheSpec, Device, KvFormat};
+use nn::{Device, KvFormat};
 
 use crate::EngineError;
+use crate::layout::Layout;
 
 /// How much cache there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheSize {
-    /// So many blocks.
+    /// So many blocks of every layer.
     Blocks(usize),
     /// As many blocks as fit in so many bytes, but no more than all sequences can use.
     Bytes(usize),
@@ -61,21 +62,9 @@ impl EngineConfig {
         }
     }
 
-    /// Number of cache blocks for a model.
-    pub(crate) fn blocks(&self, spec: &CacheSpec) -> usize {
-        match self.cache {
-            CacheSize::Blocks(blocks) => blocks,
-            CacheSize::Bytes(bytes) => {
-                let block_bytes = spec.bytes_per_block(self.block_size, self.format).max(1);
-                let useful = self.context_max.div_ceil(self.block_size).saturating_mul(self.sequences_max);
-                (bytes / block_bytes).min(useful)
-            }
-        }
-    }
-
     /// # Errors
     /// [`EngineError::OutOfRange`] for a limit that lets nothing through.
-    pub(crate) fn check(&self, spec: &CacheSpec) -> Result<(), EngineError> {
+    pub(crate) fn check(&self, layout: &Layout) -> Result<(), EngineError> {
         let fields = [
             ("block_size", self.block_size),
             ("sequences_max", self.sequences_max),
@@ -87,10 +76,12 @@ impl EngineConfig {
         if let Some((field, _)) = fields.into_iter().find(|(_, value)| *value == 0) {
             return at_least(field, "0".into(), "at least 1");
         }
-        match self.blocks(spec) {
-            0 => at_least("the cache", self.cache.to_string(), "room for one block"),
-            blocks if u32::try_from(blocks).is_err() => at_least("the cache", self.cache.to_string(), "at most 2^32 blocks"),
-            _ => Ok(()),
+        if !layout.holds(1, 1) {
+            return at_least("the cache", self.cache.to_string(), "room for one token");
+        }
+        match layout.blocks.iter().all(|blocks| u32::try_from(*blocks).is_ok()) {
+            true => Ok(()),
+            false => at_least("the cache", self.cache.to_string(), "less than 2^32 blocks"),
         }
     }
 }

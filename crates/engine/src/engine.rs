@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::encodings::Encodings;
+use crate::layout::Layout;
 use crate::queue::Queue;
 use crate::request::Limits;
 use crate::runner::Runner;
@@ -23,9 +24,8 @@ pub struct Engine {
     counters: Arc<Counters>,
     queue: Queue,
     context_max: usize,
-    block_size: usize,
-    cache_tokens: usize,
-    cache_bytes: usize,
+    step_tokens_max: usize,
+    layout: Layout,
     vocab: usize,
 }
 
@@ -35,19 +35,16 @@ impl Engine {
     /// # Errors
     /// [`EngineError::OutOfRange`], [`EngineError::Cache`] or [`EngineError::Thread`].
     pub fn start(model: Box<dyn Model>, config: EngineConfig) -> Result<Self, EngineError> {
-        config.check(model.cache_spec())?;
-        let blocks = config.blocks(model.cache_spec());
-        let cache = Cache::new(model.cache_spec(), blocks, config.block_size, config.format, &config.device);
-        let cache = cache.map_err(|e| EngineError::Cache { blocks, reason: e.to_string() })?;
+        let layout = Layout::new(&config, model.cache_spec());
+        config.check(&layout)?;
+        let cache = Cache::new(model.cache_spec(), &layout.blocks, config.block_size, config.format, &config.device);
+        let cache = cache.map_err(|e| EngineError::Cache { bytes: layout.bytes, reason: e.to_string() })?;
         let counters = Arc::new(Counters::default());
-        let cache_tokens = blocks * config.block_size;
-        let context_max = cache_tokens.min(config.context_max);
         let vocab = model.vocab_size();
-        let cache_bytes = blocks * model.cache_spec().bytes_per_block(config.block_size, config.format);
         let (requests, inbox) = mpsc::channel(config.queue_max.max(1));
         let encodings = Encodings::new(config.encodings_bytes_max);
         let runner = Runner { model, cache, encodings, counters: counters.clone() };
-        let scheduler = Scheduler::new(&config, blocks);
+        let scheduler = Scheduler::new(&config, layout.clone());
         let spawned = std::thread::Builder::new().name("engine".into()).spawn(move || run(inbox, runner, scheduler));
         let thread = spawned.map_err(|e| EngineError::Thread(e.to_string()))?;
         let queue = Queue::new(config.queue_max);
@@ -56,10 +53,9 @@ impl Engine {
             thread: Some(thread),
             counters,
             queue,
-            context_max,
-            block_size: config.block_size,
-            cache_tokens,
-            cache_bytes,
+            context_max: config.context_max,
+            step_tokens_max: config.budget_tokens_max,
+            layout,
             vocab,
         })
     }
@@ -74,7 +70,7 @@ impl Engine {
         let (sender, events) = mpsc::channel::<Event>(request.tokens_max + 3);
         let place = self.queue.enter().ok_or_else(|| self.queue.full())?;
         let requests = self.requests.as_ref().ok_or(EngineError::ShutDown)?;
-        requests.try_send(Sequence::new(request, self.block_size, sender, place)).map_err(|e| match e {
+        requests.try_send(Sequence::new(request, &self.layout, sender, place)).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => self.queue.full(),
             mpsc::error::TrySendError::Closed(_) => EngineError::ShutDown,
         })?;
@@ -83,7 +79,7 @@ impl Engine {
 
     /// Tokens that a prompt and its answer may have together.
     pub fn context_max(&self) -> usize {
-        self.context_max
+        self.context_max.min(self.cache_tokens())
     }
 
     /// Whether it serves requests.
@@ -91,14 +87,14 @@ impl Engine {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Tokens that the cache has room for, of all sequences together.
+    /// Tokens that the cache has room for, of one sequence.
     pub fn cache_tokens(&self) -> usize {
-        self.cache_tokens
+        self.layout.context(self.step_tokens_max)
     }
 
     /// Bytes of the cache.
     pub fn cache_bytes(&self) -> usize {
-        self.cache_bytes
+        self.layout.bytes
     }
 
     /// Numbers of this moment.
@@ -107,7 +103,14 @@ impl Engine {
     }
 
     fn check(&self, request: &Request) -> Result<(), EngineError> {
-        request.check(Limits { vocab: self.vocab, context: self.context_max })
+        request.check(Limits { vocab: self.vocab, context: self.context_max() })?;
+        // An island is computed in one step, however large.
+        let island = request.prompt.islands.iter().map(|island| island.len()).max().unwrap_or(0);
+        let tokens = request.prompt.tokens.len() + request.tokens_max;
+        match island.max(self.step_tokens_max) {
+            step if self.layout.holds(tokens, step) => Ok(()),
+            step => Err(EngineError::ContextTooLong { tokens, allowed: self.layout.context(step) }),
+        }
     }
 }
 

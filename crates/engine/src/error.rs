@@ -14,10 +14,10 @@ pub enum EngineError {
         allowed: &'static str,
     },
     /// The cache cannot be allocated.
-    #[error("no room for a cache of {blocks} blocks: {reason}")]
+    #[error("no room for a cache of {bytes} bytes: {reason}")]
     Cache {
-        /// Blocks asked for.
-        blocks: usize,
+        /// Bytes asked for.
+        bytes: usize,
         /// What the device said.
         reason: String,
     },

@@ -21,6 +21,7 @@ mod constraint;
 mod encodings;
 mod engine;
 mod error;
+mod layout;
 mod pace;
 mod penalties;
 mod prefix;

@@ -1,8 +1,12 @@
 //! What a block of the cache holds, as a number to find it by.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use nn::Prompt;
+
+/// Tokens from one copy of a state to the next: as often as a copy is small beside the keys and values in between.
+const MARK_EVERY: usize = 1024;
 
 /// BLAKE3 over all that the keys and values of a full block depend on, from the first token of the sequence on: tokens,
 /// positions, media, who sees whom, and the salt that keeps users apart.
@@ -38,6 +42,18 @@ pub(crate) fn extend(hashes: &mut Vec<BlockHash>, prompt: &Prompt, tokens: &[u32
         }
         hashes.push(hasher.finalize().into());
     }
+}
+
+/// Tokens of a prompt behind which the state is worth a copy: where media end, since questions differ from there on; at the
+/// prompt's end; and now and then. At ends of blocks, and never within an island.
+pub(crate) fn marks(prompt: &Prompt, block_size: usize) -> Vec<usize> {
+    let often = MARK_EVERY.next_multiple_of(block_size);
+    // The last token is not among them: its logits are wanted.
+    let last = (prompt.tokens.len().saturating_sub(1)) / block_size * block_size;
+    let media = prompt.media.iter().filter_map(|item| item.at.last()).map(|at| at.end.next_multiple_of(block_size));
+    let marks: BTreeSet<usize> = (often..).step_by(often).take_while(|mark| *mark < last).chain(media).chain([last]).collect();
+    let cut = |mark: usize| prompt.islands.iter().any(|island| crosses(island, mark));
+    marks.into_iter().filter(|mark| (1..=last).contains(mark) && !cut(*mark)).collect()
 }
 
 fn crosses(island: &Range<usize>, boundary: usize) -> bool {
@@ -76,6 +92,24 @@ mod tests {
         let mut hashes = Vec::new();
         extend(&mut hashes, prompt, &prompt.tokens, 2, salt);
         hashes
+    }
+
+    #[test]
+    fn states_are_kept_where_prompts_part() {
+        let long = Prompt { tokens: vec![0; 3000], ..Prompt::text(vec![]) };
+        let picture = |islands: Vec<Range<usize>>| Prompt { islands, ..prompt(1.0) };
+        // Prompt, block size: marks. The picture takes tokens 3 to 7 of 9.
+        let cases: [(Prompt, usize, &[usize]); 6] = [
+            (long, 32, &[1024, 2048, 2976]),
+            (prompt(1.0), 2, &[8]),
+            (prompt(1.0), 1, &[7, 8]),
+            (prompt(1.0), 4, &[8]),
+            (prompt(1.0), 16, &[]),
+            (picture(vec![6..9]), 1, &[]),
+        ];
+        for (prompt, block_size, expected) in cases {
+            assert_eq!(marks(&prompt, block_size), expected);
+        }
     }
 
     #[test]

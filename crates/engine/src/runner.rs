@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nn::{Batch, Cache, MediaRows, Model, NnError, Span};
 
+use crate::blocks::Move;
 use crate::encodings::Encodings;
 use crate::pace::Pace;
 use crate::scheduler::{Scheduler, Share};
@@ -25,6 +26,12 @@ pub struct Runner {
 impl Runner {
     /// Computes the shares and removes sequences that end or fail.
     pub fn step(&mut self, scheduler: &mut Scheduler, mut shares: Vec<Share>) {
+        for wanted in scheduler.take_moves() {
+            match wanted {
+                Move::Discard { group, block } => self.cache.discard(group, block),
+                Move::CopyState { group, from, to } => self.cache.copy_state(group, from, to),
+            }
+        }
         let mut ended: Vec<usize> = Vec::new();
         shares.retain(|share| {
             let sequence = &mut scheduler.running[share.sequence];
@@ -206,7 +213,7 @@ fn add(sequence: &Sequence, count: usize, batch: &mut Batch) -> Result<(), Engin
     batch.tokens.extend(&sequence.tokens[start..end]);
     batch.positions.extend((start..end).map(|i| sequence.prompt.positions.at(i)));
     let islands = sequence.prompt.islands.iter().filter(|island| island.start < end && island.end > start).cloned().collect();
-    batch.spans.push(Span { rows: first..first + count, start, blocks: sequence.blocks.clone(), islands });
+    batch.spans.push(Span { rows: first..first + count, start, tables: sequence.tables.clone(), islands });
     for (item, at, row) in sequence.media_in(count) {
         let missing = || EngineError::Internal("a media item was not encoded".into());
         let rows = sequence.encoded[item].as_ref().ok_or_else(missing)?;

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::blocks::BlockPool;
+use crate::blocks::{BlockPool, Move};
+use crate::layout::Layout;
 use crate::pace::Pace;
+use crate::prefix::BlockHash;
 use crate::sequence::{Room, Sequence};
 use crate::stats::{Counters, count, set};
 use crate::{EngineConfig, EngineError};
@@ -30,11 +32,11 @@ pub struct Share {
 }
 
 impl Scheduler {
-    pub fn new(config: &EngineConfig, blocks: usize) -> Self {
+    pub fn new(config: &EngineConfig, layout: Layout) -> Self {
         Self {
             running: Vec::new(),
             waiting: VecDeque::new(),
-            pool: BlockPool::new(blocks, config.block_size),
+            pool: BlockPool::new(layout),
             pace: Pace::default(),
             budget: config.budget_tokens_max.max(1),
             sequences_max: config.sequences_max.max(1),
@@ -74,7 +76,12 @@ impl Scheduler {
     /// Ends everything, and forgets what the cache holds.
     pub fn start_over(&mut self, error: &EngineError) {
         self.running.drain(..).chain(self.waiting.drain(..)).for_each(|sequence| sequence.fail(error.clone()));
-        self.pool = BlockPool::new(self.pool.total(), self.pool.block_size());
+        self.pool = self.pool.emptied();
+    }
+
+    /// What the cache has to do before the next step.
+    pub fn take_moves(&mut self) -> Vec<Move> {
+        self.pool.take_moves()
     }
 
     /// Shares of the next step; none only when there is nothing to do. Decoding sequences come first, so that a long prompt
@@ -94,32 +101,35 @@ impl Scheduler {
 
     fn admit(&mut self, counters: &Counters) {
         let mut next = 0;
-        while next < self.waiting.len() && self.running.len() < self.sequences_max {
-            if self.is_on_its_way(&self.waiting[next]) {
+        // Those far behind are not looked at: their turn is not now.
+        while next < self.waiting.len().min(self.sequences_max) && self.running.len() < self.sequences_max {
+            let sequence = &self.waiting[next];
+            let wanted = sequence.reusable(self.pool.block_size());
+            let known = self.pool.known(wanted);
+            if self.is_on_its_way(wanted, known) {
                 next += 1;
                 continue;
             }
-            let sequence = &mut self.waiting[next];
-            sequence.claim(&mut self.pool);
-            let first = sequence.cached + sequence.chunk(Room { paced: self.budget, hard: self.budget, whole: true });
-            if self.pool.lacking(sequence.blocks.len(), first) > self.pool.available() {
-                sequence.release(&mut self.pool);
+            let cached = known * self.pool.block_size();
+            let room = Room { paced: self.budget, hard: self.budget, whole: true };
+            if !self.pool.fits(&wanted[..known], cached + sequence.chunk_behind(cached, room)) {
                 return;
             }
             let Some(mut sequence) = self.waiting.remove(next) else { return };
+            sequence.claim(&mut self.pool, known);
             count(&counters.prefix_tokens, sequence.cached);
             sequence.start();
             self.running.push(sequence);
         }
     }
 
-    /// Whether somebody is computing the first block that this sequence would compute itself.
-    fn is_on_its_way(&self, sequence: &Sequence) -> bool {
-        let wanted = sequence.reusable(self.pool.block_size());
-        let known = self.pool.known(wanted);
-        let end = (known + 1) * self.pool.block_size();
-        let computes = |other: &Sequence, hash| other.hashes.get(known) == Some(hash) && other.cached < end;
-        wanted.get(known).is_some_and(|hash| self.running.iter().any(|other| computes(other, hash)))
+    /// Whether somebody is computing what a sequence that finds `known` of its blocks would compute itself.
+    fn is_on_its_way(&self, wanted: &[BlockHash], known: usize) -> bool {
+        let size = self.pool.block_size();
+        self.running.iter().any(|other| {
+            let next = other.next_found(known, size).filter(|blocks| *blocks <= wanted.len());
+            next.is_some_and(|blocks| other.cached < blocks * size && other.hashes.get(blocks - 1) == Some(&wanted[blocks - 1]))
+        })
     }
 
     fn try_plan(&mut self, counters: &Counters) -> Vec<Share> {
@@ -154,7 +164,7 @@ impl Scheduler {
 
     fn grow(&mut self, index: usize, count: usize) -> bool {
         let sequence = &mut self.running[index];
-        self.pool.grow(&mut sequence.blocks, sequence.cached + count)
+        self.pool.grow(&mut sequence.tables, sequence.cached + count)
     }
 
     /// The youngest loses its blocks and waits, in front of all others.
@@ -166,11 +176,11 @@ impl Scheduler {
 
     /// Publishes the gauges.
     pub fn account(&self, counters: &Counters) {
-        debug_assert!(self.pool.agrees_with(self.running.iter().map(|sequence| &sequence.blocks)));
+        debug_assert!(self.pool.agrees_with(self.running.iter().map(|sequence| &sequence.tables)));
         set(&counters.running, self.running.len());
         set(&counters.waiting, self.waiting.len());
-        set(&counters.blocks_used, self.pool.used());
-        set(&counters.blocks_idle, self.pool.idle());
-        set(&counters.blocks_total, self.pool.total());
+        set(&counters.cache_bytes_used, self.pool.used());
+        set(&counters.cache_bytes_idle, self.pool.idle());
+        set(&counters.cache_bytes_total, self.pool.total());
     }
 }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 use nn::{Prompt, Tensor};
 use tokio::sync::mpsc;
 
-use crate::blocks::BlockPool;
+use crate::blocks::{BlockPool, Tables};
+use crate::layout::Layout;
 use crate::prefix::{self, BlockHash};
 use crate::queue::Place;
 use crate::sampler::{May, Sampler};
@@ -19,11 +20,15 @@ pub struct Sequence {
     /// Tokens whose keys and values are in the cache.
     pub cached: usize,
     /// Its cache blocks.
-    pub blocks: Vec<u32>,
+    pub tables: Tables,
     /// Of its full blocks; as many as there are tokens for, computed or not.
     pub hashes: Vec<BlockHash>,
     /// Blocks that others can find.
     published: usize,
+    /// Tokens behind which a copy of the state is kept, ascending and at ends of blocks; none where layers keep no state.
+    marks: Vec<usize>,
+    /// The block behind which a copy of the answer's state is kept.
+    trail: Option<BlockHash>,
     cache_salt: Option<String>,
     /// Rows of the media items that were encoded and are still to be passed.
     pub encoded: Vec<Option<Tensor>>,
@@ -55,17 +60,19 @@ pub struct Room {
 }
 
 impl Sequence {
-    pub fn new(request: Request, block_size: usize, events: mpsc::Sender<Event>, place: Place) -> Self {
+    pub fn new(request: Request, layout: &Layout, events: mpsc::Sender<Event>, place: Place) -> Self {
         let Request { prompt, sampling, tokens_min, tokens_max, stop_tokens, cache_salt, constraint } = request;
         let sampler = Sampler::new(sampling, &prompt.tokens);
         let mut hashes = Vec::new();
-        prefix::extend(&mut hashes, &prompt, &prompt.tokens, block_size, cache_salt.as_deref());
+        prefix::extend(&mut hashes, &prompt, &prompt.tokens, layout.block_size, cache_salt.as_deref());
         Self {
             tokens: prompt.tokens.clone(),
             encoded: vec![None; prompt.media.len()],
+            marks: if layout.keeps_states() { prefix::marks(&prompt, layout.block_size) } else { Vec::new() },
+            trail: None,
             prompt,
             cached: 0,
-            blocks: Vec::new(),
+            tables: Tables::new(),
             hashes,
             published: 0,
             cache_salt,
@@ -99,14 +106,21 @@ impl Sequence {
         count == self.pending()
     }
 
-    /// How many of the pending tokens there is room for: never part of an island, which may take more than others spare.
+    /// How many of the pending tokens there is room for: never part of an island, which may take more than others spare, and
+    /// none behind the next mark.
     pub fn chunk(&self, room: Room) -> usize {
-        let end = self.cached + self.pending().min(room.paced);
+        self.chunk_behind(self.cached, room)
+    }
+
+    /// The same if so many tokens were in the cache.
+    pub fn chunk_behind(&self, cached: usize, room: Room) -> usize {
+        let mark = self.marks.iter().find(|mark| **mark > cached).copied().unwrap_or(usize::MAX);
+        let end = self.tokens.len().min(cached.saturating_add(room.paced)).min(mark);
         let Some(cut) = self.prompt.islands.iter().find(|island| island.start < end && end < island.end) else {
-            return end - self.cached;
+            return end - cached;
         };
-        let island = cut.end - self.cached;
-        match cut.start.saturating_sub(self.cached) {
+        let island = cut.end - cached;
+        match cut.start.saturating_sub(cached) {
             0 if island <= room.hard || room.whole => island,
             before => before,
         }
@@ -145,28 +159,51 @@ impl Sequence {
         &self.hashes[..blocks]
     }
 
-    /// Begins behind what others have computed already.
-    pub fn claim(&mut self, pool: &mut BlockPool) {
-        let size = pool.block_size();
-        self.blocks = pool.claim(self.reusable(size));
-        self.published = self.blocks.len();
-        self.cached = self.published * size;
+    /// The next number of blocks above `known` behind which others can go on as soon as it has computed them.
+    pub fn next_found(&self, known: usize, block_size: usize) -> Option<usize> {
+        if self.marks.is_empty() {
+            return Some(known + 1);
+        }
+        self.marks.iter().map(|mark| mark / block_size).find(|blocks| *blocks > known)
     }
 
-    /// Lets others find its full blocks.
+    /// Begins behind what others have computed already: so many blocks.
+    pub fn claim(&mut self, pool: &mut BlockPool, known: usize) {
+        self.tables = pool.claim(&self.hashes[..known]);
+        self.published = known;
+        self.cached = known * pool.block_size();
+    }
+
+    /// Lets others find what it has computed, and gives up what it does not look at any more.
     pub fn publish(&mut self, pool: &mut BlockPool) {
         let size = pool.block_size();
         let full = self.cached / size;
         if self.hashes.len() < full {
             prefix::extend(&mut self.hashes, &self.prompt, &self.tokens, size, self.cache_salt.as_deref());
         }
-        (self.published..full).for_each(|i| pool.publish(self.blocks[i], self.hashes[i]));
+        (self.published..full).for_each(|i| pool.publish(&self.tables, i, self.hashes[i]));
         self.published = full;
+        if pool.state_group().is_some() && full > 0 && self.cached == full * size {
+            self.keep_state(pool, self.hashes[full - 1]);
+        }
+        pool.trim(&mut self.tables, self.cached);
+    }
+
+    /// Keeps copies of the state at the marks of the prompt, and at the newest end of a block of the answer.
+    fn keep_state(&mut self, pool: &mut BlockPool, behind: BlockHash) {
+        if self.marks.contains(&self.cached) {
+            pool.keep_state(&self.tables, behind);
+        } else if self.cached > self.prompt.tokens.len() {
+            if let Some(older) = self.trail.replace(behind) {
+                pool.forget_state(older);
+            }
+            pool.keep_state(&self.tables, behind);
+        }
     }
 
     /// Gives its blocks up; what they held and nobody keeps has to be computed again.
     pub fn release(&mut self, pool: &mut BlockPool) {
-        pool.release(&mut self.blocks);
+        pool.release(&mut self.tables);
         (self.cached, self.published) = (0, 0);
     }
 

@@ -7,12 +7,12 @@ pub struct Stats {
     pub running: usize,
     /// Requests that wait.
     pub waiting: usize,
-    /// Cache blocks that sequences own.
-    pub blocks_used: usize,
-    /// Cache blocks that nobody owns and whose content can still be found.
-    pub blocks_idle: usize,
-    /// Cache blocks in all.
-    pub blocks_total: usize,
+    /// Bytes of cache blocks that sequences own.
+    pub cache_bytes_used: usize,
+    /// Bytes of cache blocks that nobody owns and whose content can still be found.
+    pub cache_bytes_idle: usize,
+    /// Bytes that all cache blocks together may take.
+    pub cache_bytes_total: usize,
     /// Prompt tokens computed since the start.
     pub prompt_tokens: usize,
     /// Tokens found in the cache instead of being computed.
@@ -51,7 +51,7 @@ macro_rules! counters {
     };
 }
 
-counters! { running waiting blocks_used blocks_idle blocks_total prompt_tokens prefix_tokens generated_tokens preemptions steps encode_micros prefill_micros decode_micros encoded encoder_hits }
+counters! { running waiting cache_bytes_used cache_bytes_idle cache_bytes_total prompt_tokens prefix_tokens generated_tokens preemptions steps encode_micros prefill_micros decode_micros encoded encoder_hits }
 
 /// Adds to a counter.
 pub fn count(counter: &AtomicUsize, by: usize) {

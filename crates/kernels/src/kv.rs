@@ -7,10 +7,10 @@
 //! ```text
 //! keys    [head_dim / n][16 tokens][n]              n: numbers that share a lane, 2 in bf16 (what vdpbf16ps takes), else 1
 //! values  [head_dim / 16][16 tokens / n][16 dims][n]
-//! storage [blocks][kv_heads][panels of a block]{ keys, values }
+//! block   [kv_heads][panels of a block]{ keys, values }
 //! ```
 //!
-//! `head_dim` is padded with zeros to a multiple of sixteen; a block of fewer than sixteen tokens leaves lanes unused.
+//! A block has memory of its own from when it is first written until it is discarded. `head_dim` is padded with zeros to a multiple of sixteen; a block of fewer than sixteen tokens leaves lanes unused.
 
 use std::fmt;
 use std::ops::Range;
@@ -23,11 +23,10 @@ use crate::attention::HeadRows;
 use crate::convert;
 use crate::disjoint::Disjoint;
 use crate::isa::{MulAdd, for_each_isa};
+use crate::memory::Line;
 
 /// Lanes of a panel's vectors.
 pub(crate) const LANES: usize = 16;
-/// A cache line, and a vector of AVX-512: panels begin at multiples of it.
-const LINE: usize = 64;
 
 /// Sizes of one layer's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +126,8 @@ pub(crate) struct Place {
     pub first: usize,
     /// Tokens that it has room for.
     pub count: usize,
-    /// Byte of the storage where the keys begin (their scales, if any); the values follow.
+    pub block: usize,
+    /// Byte of the block where the keys begin (their scales, if any); the values follow.
     pub keys: usize,
     pub values: usize,
 }
@@ -136,30 +136,26 @@ pub(crate) struct Place {
 pub struct KvCache {
     shape: KvShape,
     format: KvFormat,
-    blocks: usize,
-    /// With room for moving the beginning to a multiple of [`LINE`].
-    storage: Vec<u8>,
+    /// A block's memory, or nothing.
+    blocks: Vec<Vec<Line>>,
 }
 
 impl KvCache {
-    /// Storage for `blocks` blocks, zeroed; the system backs it with memory as it is written.
+    /// Places for `blocks` blocks. A block takes memory when it is first written.
     pub fn new(shape: KvShape, blocks: usize, format: KvFormat) -> Self {
-        Self::reusing(Vec::new(), shape, blocks, format)
+        assert!(shape.kv_heads > 0 && shape.head_dim > 0 && shape.block_size > 0, "an empty cache: {shape:?}");
+        Self { shape, format, blocks: vec![Vec::new(); blocks] }
     }
 
-    /// The same in memory that may have been used: nothing is read that was not written.
-    pub(crate) fn reusing(mut storage: Vec<u8>, shape: KvShape, blocks: usize, format: KvFormat) -> Self {
-        assert!(shape.kv_heads > 0 && shape.head_dim > 0 && shape.block_size > 0, "an empty cache: {shape:?}");
-        let bytes = blocks * shape.block_bytes(format) + LINE;
-        if storage.len() < bytes {
-            storage = vec![0; bytes];
-        }
-        Self { shape, format, blocks, storage }
+    /// The same with memory that may have been used: nothing is read that was not written.
+    pub(crate) fn reusing(mut blocks: Vec<Vec<Line>>, shape: KvShape, count: usize, format: KvFormat) -> Self {
+        blocks.resize_with(count.max(blocks.len()), Vec::new);
+        Self { blocks, ..Self::new(shape, 0, format) }
     }
 
     /// What [`Self::reusing`] takes.
-    pub(crate) fn into_storage(self) -> Vec<u8> {
-        self.storage
+    pub(crate) fn into_blocks(self) -> Vec<Vec<Line>> {
+        self.blocks
     }
 
     /// Sizes.
@@ -172,21 +168,9 @@ impl KvCache {
         self.format
     }
 
-    /// Number of blocks.
-    pub fn blocks(&self) -> usize {
-        self.blocks
-    }
-
-    /// Bytes of storage.
-    pub fn bytes(&self) -> usize {
-        self.blocks * self.shape.block_bytes(self.format)
-    }
-
-    /// Copies all that a block holds.
-    pub fn copy_block(&mut self, from: usize, to: usize) {
-        assert!(from < self.blocks && to < self.blocks, "no such block: {from} or {to} of {}", self.blocks);
-        let bytes = self.shape.block_bytes(self.format);
-        self.storage_mut().copy_within(from * bytes..(from + 1) * bytes, to * bytes);
+    /// Forgets what a block holds, and gives its memory back.
+    pub fn discard(&mut self, block: usize) {
+        self.blocks[block] = Vec::new();
     }
 
     /// Writes the keys and values (`[rows, kv_heads, head_dim]` each) of the spans' rows into their blocks.
@@ -198,7 +182,7 @@ impl KvCache {
             heads.check(spans.last().map_or(0, |span| span.rows.end));
             assert_eq!((heads.heads, heads.head_dim), (self.shape.kv_heads, self.shape.head_dim), "heads of another cache");
         }
-        self.check(spans);
+        self.check(spans, |span| span.start);
         let (shape, format) = (self.shape, self.format);
         let written = |span: &KvSpan| span.start / shape.block_size..span.end().div_ceil(shape.block_size);
         let written = spans.iter().filter(|span| !span.rows.is_empty()).flat_map(|span| written(span).map(move |i| (span, i)));
@@ -206,27 +190,48 @@ impl KvCache {
         let mut numbers: Vec<u32> = written.iter().map(|(span, index)| span.blocks[*index]).collect();
         numbers.sort_unstable();
         assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]), "a block that is written by two");
-        let storage = Disjoint::new(self.storage_mut());
+        let lines = shape.block_bytes(format).div_ceil(size_of::<Line>());
+        for block in numbers {
+            let block = &mut self.blocks[block as usize];
+            block.resize(lines.max(block.len()), Line::ZERO);
+        }
+        let blocks = Disjoint::new(&mut self.blocks);
         let write = |part: usize| {
             let (span, index) = written[part];
             let tokens = span.start.max(index * shape.block_size)..span.end().min((index + 1) * shape.block_size);
+            let number = span.blocks[index] as usize;
+            // SAFETY: nobody else writes this block.
+            let block = Line::bytes_mut(unsafe { &mut blocks.part(number..number + 1)[0] });
             for (are_keys, source) in [(true, keys), (false, values)] {
-                write_tokens(cpu.isa, &Writing { shape, format, source, are_keys, span, tokens: tokens.clone() }, &storage);
+                write_tokens(cpu.isa, &Writing { shape, format, source, are_keys, span, tokens: tokens.clone() }, block);
             }
         };
         let numbers = keys.heads * keys.head_dim * spans.iter().map(|span| span.rows.len()).sum::<usize>();
         if numbers < SHARED_FROM { (0..written.len()).for_each(write) } else { cpu.pool.run(written.len(), write) }
     }
 
-    /// Asserts that the spans' tables lead to blocks of this cache.
-    pub(crate) fn check(&self, spans: &[KvSpan]) {
+    /// Asserts that the spans are in order, and that their tables lead to blocks of this cache, from the block of the token that
+    /// `from` names.
+    fn check(&self, spans: &[KvSpan], from: impl Fn(&KvSpan) -> usize) {
         let mut rows = 0;
         for span in spans {
             assert!(rows <= span.rows.start && span.rows.start <= span.rows.end, "spans out of order");
             rows = span.rows.end;
             let used = span.end().div_ceil(self.shape.block_size);
             assert!(used <= span.blocks.len(), "{} blocks for {} tokens", span.blocks.len(), span.end());
-            assert!(span.blocks[..used].iter().all(|&block| (block as usize) < self.blocks), "no such block: {:?}", span.blocks);
+            let mut blocks = span.blocks[..used].iter().skip(from(span) / self.shape.block_size);
+            assert!(blocks.all(|&block| (block as usize) < self.blocks.len()), "no such block: {:?}", span.blocks);
+        }
+    }
+
+    /// [`Self::check`], and that these blocks were written.
+    pub(crate) fn check_written(&self, spans: &[KvSpan], from: impl Fn(&KvSpan) -> usize) {
+        self.check(spans, &from);
+        let bytes = self.shape.block_bytes(self.format);
+        let written = |block: &u32| Line::bytes(&self.blocks[*block as usize]).len() >= bytes;
+        for span in spans {
+            let used = from(span) / self.shape.block_size..span.end().div_ceil(self.shape.block_size);
+            assert!(span.blocks[used].iter().all(written), "a block that was never written: {:?}", span.blocks);
         }
     }
 
@@ -235,21 +240,15 @@ impl KvCache {
         panels(self.shape, self.format, span, head, tokens)
     }
 
-    /// All blocks, beginning at a cache line.
-    pub(crate) fn storage(&self) -> &[u8] {
-        let skipped = self.storage.as_ptr().align_offset(LINE);
-        &self.storage[skipped..skipped + self.bytes()]
-    }
-
-    fn storage_mut(&mut self) -> &mut [u8] {
-        let (skipped, bytes) = (self.storage.as_ptr().align_offset(LINE), self.bytes());
-        &mut self.storage[skipped..skipped + bytes]
+    /// A block's memory.
+    pub(crate) fn block(&self, number: usize) -> &[u8] {
+        Line::bytes(&self.blocks[number])
     }
 }
 
 impl fmt::Debug for KvCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} blocks of {:?} in {:?}", self.blocks, self.shape, self.format)
+        write!(f, "{} blocks of {:?} in {:?}", self.blocks.len(), self.shape, self.format)
     }
 }
 
@@ -264,11 +263,12 @@ fn panels(shape: KvShape, format: KvFormat, span: &KvSpan, head: usize, tokens: 
             return None;
         }
         let (index, inside) = (token / shape.block_size, token % shape.block_size / LANES);
-        let number = (span.blocks[index] as usize * shape.kv_heads + head) * per_block + inside;
+        let number = head * per_block + inside;
         let first = index * shape.block_size + inside * LANES;
         let count = LANES.min(shape.block_size - inside * LANES);
         token = first + count;
-        Some(Place { first, count, keys: 2 * number * bytes, values: (2 * number + 1) * bytes })
+        let block = span.blocks[index] as usize;
+        Some(Place { first, count, block, keys: 2 * number * bytes, values: (2 * number + 1) * bytes })
     })
 }
 
@@ -282,23 +282,23 @@ struct Writing<'a> {
     tokens: Range<usize>,
 }
 
-for_each_isa!(fn write_tokens(writing: &Writing, storage: &Disjoint<u8>) = write_tokens_as);
+for_each_isa!(fn write_tokens(writing: &Writing, block: &mut [u8]) = write_tokens_as);
 
 #[inline(always)]
 #[expect(clippy::extra_unused_type_parameters, reason = "`for_each_isa` hands it over")]
-fn write_tokens_as<M: MulAdd>(writing: &Writing, storage: &Disjoint<u8>) {
+fn write_tokens_as<M: MulAdd>(writing: &Writing, block: &mut [u8]) {
     match writing.format {
-        KvFormat::F32 => writing.write::<f32, 1>(storage),
-        KvFormat::Bf16 => writing.write::<bf16, 2>(storage),
-        KvFormat::F16 => writing.write::<f16, 1>(storage),
-        KvFormat::Q8 => writing.write::<i8, 1>(storage),
+        KvFormat::F32 => writing.write::<f32, 1>(block),
+        KvFormat::Bf16 => writing.write::<bf16, 2>(block),
+        KvFormat::F16 => writing.write::<f16, 1>(block),
+        KvFormat::Q8 => writing.write::<i8, 1>(block),
     }
 }
 
 impl Writing<'_> {
     /// For `N` numbers that share a lane.
     #[inline(always)]
-    fn write<T: Number, const N: usize>(&self, storage: &Disjoint<u8>) {
+    fn write<T: Number, const N: usize>(&self, block: &mut [u8]) {
         let width = self.source.heads * self.source.head_dim;
         let mut encoded = vec![T::default(); self.tokens.len() * width]; // [tokens, kv_heads, head_dim]
         for (row, encoded) in (self.row(self.tokens.start)..).zip(encoded.chunks_exact_mut(width)) {
@@ -313,8 +313,7 @@ impl Writing<'_> {
         for head in 0..self.source.heads {
             for panel in panels(self.shape, self.format, self.span, head, self.tokens.clone()) {
                 let at = if self.are_keys { panel.keys } else { panel.values };
-                // SAFETY: the block is written by nobody else.
-                let place = unsafe { storage.part(at..at + self.shape.panel_bytes(self.format)) };
+                let place = &mut block[at..at + self.shape.panel_bytes(self.format)];
                 let (scales, place) = place.split_at_mut(self.format.scale_bytes());
                 // SAFETY: any bits are numbers, and panels begin at cache lines.
                 let (scales, place) = unsafe { (scales.align_to_mut::<f32>().1, place.align_to_mut::<T>().1) };

@@ -1,4 +1,4 @@
-//! Memory for weights.
+//! Memory that begins at a line of the cache.
 
 use std::ops::{Deref, DerefMut};
 
@@ -7,7 +7,31 @@ const LINE: usize = 64;
 /// A huge page of x86-64, and of aarch64 with pages of 4 KiB.
 const HUGE: usize = 2 << 20;
 
-/// Zeroed bytes that begin at a line of the cache.
+/// A line of the cache, and a vector of AVX-512.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line([f32; LINE / 4]);
+
+impl Line {
+    pub const ZERO: Self = Self([0.0; LINE / 4]);
+
+    pub fn bytes(lines: &[Self]) -> &[u8] {
+        // SAFETY: lines are numbers, side by side.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+    }
+
+    pub fn bytes_mut(lines: &mut [Self]) -> &mut [u8] {
+        // SAFETY: as above, and any bytes are numbers.
+        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+    }
+
+    pub fn numbers_mut(lines: &mut [Self]) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * LINE / 4) }
+    }
+}
+
+/// For weights: zeroed bytes that begin at a line of the cache.
 ///
 /// The system gives them out page by page, when a thread first writes there. Where they fill huge pages, they are asked for as
 /// such: weights that stream from memory then come some 10 to 20 percent faster, since far fewer addresses are looked up.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Prompt, Tensor};
+use crate::{Cache, Prompt, Tensor};
 
 /// Tokens of several sequences, packed without padding. A span of one row and a span of five hundred take the same path.
 #[derive(Debug, Clone, Default)]
@@ -21,13 +21,13 @@ pub struct Batch {
 
 impl Batch {
     /// A whole prompt and nobody else, in the first blocks of a cache. Its media rows, if any, are the caller's to add.
-    pub fn alone(prompt: &Prompt, block_size: usize, wanted: Vec<usize>) -> Self {
+    pub fn alone(prompt: &Prompt, cache: &Cache, wanted: Vec<usize>) -> Self {
         let rows = prompt.tokens.len();
-        let blocks = (0..rows.div_ceil(block_size) as u32).collect();
+        let table = (0..rows.div_ceil(cache.block_size()) as u32).collect();
         Self {
             tokens: prompt.tokens.clone(),
             positions: (0..rows).map(|row| prompt.positions.at(row)).collect(),
-            spans: vec![Span { rows: 0..rows, start: 0, blocks, islands: prompt.islands.clone() }],
+            spans: vec![Span { rows: 0..rows, start: 0, tables: vec![table; cache.groups()], islands: prompt.islands.clone() }],
             media: Vec::new(),
             wanted,
         }
@@ -41,8 +41,9 @@ pub struct Span {
     pub rows: Range<usize>,
     /// Tokens of the sequence that are in the cache already; the first row is token number `start`.
     pub start: usize,
-    /// Cache blocks of the sequence, enough for `start + rows.len()` tokens.
-    pub blocks: Vec<u32>,
+    /// Cache blocks of the sequence for each group of layers ([`crate::CacheGroup`]): enough for `start + rows.len()` tokens,
+    /// of which those that no row of this step looks at may lead nowhere; or the one of the state.
+    pub tables: Vec<Vec<u32>>,
     /// Ranges of token numbers whose members see each other in both directions (see [`crate::Prompt::islands`]); those that
     /// reach into `rows` lie in them entirely.
     pub islands: Vec<Range<usize>>,
@@ -54,9 +55,14 @@ impl Span {
         self.start + self.rows.len()
     }
 
-    /// As the kernels take it.
-    pub(crate) fn kernel(&self) -> kernels::KvSpan<'_> {
-        kernels::KvSpan { rows: self.rows.clone(), start: self.start, blocks: &self.blocks, islands: &self.islands }
+    /// As the kernels take it, for the layers of a group.
+    pub(crate) fn kernel(&self, group: usize) -> kernels::KvSpan<'_> {
+        kernels::KvSpan { rows: self.rows.clone(), start: self.start, blocks: &self.tables[group], islands: &self.islands }
+    }
+
+    /// The block of its state.
+    pub(crate) fn state(&self, group: usize) -> Option<u32> {
+        self.tables.get(group)?.first().copied()
     }
 }
 

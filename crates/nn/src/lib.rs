@@ -29,7 +29,7 @@ mod weights;
 pub use activation::Activation;
 pub use attention::{Qkv, Scores, attention_within};
 pub use batch::{Batch, MediaRows, Span};
-pub use cache::{Cache, CacheSpec, LayerCache};
+pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
 pub use checkpoint::Checkpoint;
 pub use decoder::{AttentionConfig, Decoder, DecoderConfig, Ffn, Head, LayerConfig, Mixer, Norms};

@@ -19,9 +19,9 @@ pub fn exposition(stats: &Stats) -> String {
     let metrics: [Metric; 12] = [
         ("sequences_running", "gauge", "Requests that are computed.", &one(stats.running)),
         ("sequences_waiting", "gauge", "Requests that wait.", &one(stats.waiting)),
-        ("kv_cache_blocks_used", "gauge", "Cache blocks that requests own.", &one(stats.blocks_used)),
-        ("kv_cache_blocks_cached", "gauge", "Cache blocks whose content can be found.", &one(stats.blocks_idle)),
-        ("kv_cache_blocks_total", "gauge", "Cache blocks in all.", &one(stats.blocks_total)),
+        ("kv_cache_used_bytes", "gauge", "Bytes of cache blocks that requests own.", &one(stats.cache_bytes_used)),
+        ("kv_cache_cached_bytes", "gauge", "Bytes of cache blocks whose content can be found.", &one(stats.cache_bytes_idle)),
+        ("kv_cache_total_bytes", "gauge", "Bytes that all cache blocks may take.", &one(stats.cache_bytes_total)),
         ("tokens_processed_total", "counter", "Tokens computed.", &tokens),
         ("prefix_cache_tokens_total", "counter", "Tokens found in the cache instead.", &one(stats.prefix_tokens)),
         ("encoder_cache_hits_total", "counter", "Media items found encoded.", &one(stats.encoder_hits)),

@@ -17,6 +17,7 @@ use super::{HeadRows, Out, Past, Scores};
 use crate::disjoint::Disjoint;
 use crate::isa::Level;
 use crate::kv::LANES;
+use crate::memory::Line;
 use crate::{Cpu, KvFormat};
 
 /// Multiplications from which a step is worth a second thread: some two microseconds of work.
@@ -26,11 +27,6 @@ thread_local! {
     /// What a thread computes its tiles in, kept for the next one.
     static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
-
-/// A cache line, and a vector of AVX-512.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
 
 /// What the threads share. Lengths were checked by whoever made it.
 pub struct Job<'a> {
@@ -60,11 +56,9 @@ impl<'a> Job<'a> {
         let (run_unit, width) = (self.pick(cpu.isa.level()), self.past.kv.shape().width());
         let run = |index: usize| {
             SCRATCH.with_borrow_mut(|memory| {
-                memory.resize(memory.len().max(Scratch::len(width).div_ceil(16)), Line([0.0; 16]));
-                // SAFETY: lines are numbers, side by side.
-                let memory = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len() * 16) };
+                memory.resize(memory.len().max(Scratch::len(width).div_ceil(16)), Line::ZERO);
                 // SAFETY: picked for an instruction set that the machine has.
-                unsafe { run_unit(self, index, &Scratch::new(memory, width)) }
+                unsafe { run_unit(self, index, &Scratch::new(Line::numbers_mut(memory), width)) }
             });
         };
         let units = self.plan.units.len();
@@ -144,12 +138,15 @@ impl<'a> Job<'a> {
 
     fn panels(&self, unit: &Unit) -> impl Iterator<Item = Panel> {
         let (kv, span) = (self.past.kv, &self.past.spans[unit.span]);
-        let (base, scales) = (kv.storage().as_ptr(), kv.format().scale_bytes());
-        kv.panels(span, unit.head, unit.keys.clone()).map(move |place| Panel {
-            first: place.first,
-            count: place.count,
-            keys: base.wrapping_add(place.keys + scales),
-            values: base.wrapping_add(place.values + scales),
+        let scales = kv.format().scale_bytes();
+        kv.panels(span, unit.head, unit.keys.clone()).map(move |place| {
+            let block = kv.block(place.block).as_ptr();
+            Panel {
+                first: place.first,
+                count: place.count,
+                keys: block.wrapping_add(place.keys + scales),
+                values: block.wrapping_add(place.values + scales),
+            }
         })
     }
 

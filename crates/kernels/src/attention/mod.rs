@@ -25,7 +25,7 @@ use std::ops::Range;
 use crate::disjoint::Disjoint;
 use crate::{Cpu, KvCache, KvSpan};
 use job::Job;
-use plan::Plan;
+use plan::{Plan, seen};
 pub use within::{Segments, attention_within};
 
 /// Rows of heads, `[rows, heads, head_dim]`, somewhere in rows of more: the queries in the output of a fused projection, say.
@@ -109,7 +109,7 @@ fn attend(cpu: &Cpu, q: HeadRows, past: Past, scores: &Scores, out: Out) {
     let shape = past.kv.shape();
     let rows = past.spans.last().map_or(0, |span| span.rows.end);
     q.check(rows);
-    past.kv.check(past.spans);
+    past.kv.check_written(past.spans, |span| seen(span, scores, span.start).start);
     let needed = if rows == 0 { 0 } else { (rows - 1) * out.stride + q.heads * q.head_dim };
     assert!(needed <= out.numbers.len(), "{} numbers have no room for {rows} rows", out.numbers.len());
     assert_eq!(q.head_dim, shape.head_dim, "heads of another cache");

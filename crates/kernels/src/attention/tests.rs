@@ -351,25 +351,28 @@ fn scores_far_apart_and_equal() {
 }
 
 #[test]
-fn a_copied_block_is_the_same() {
+fn what_lies_behind_the_window_need_not_be_there() {
     let mut rng = Rng::with_seed(8);
-    for format in FORMATS {
-        let cpu = Cpu::host();
-        let world = World::new(SMALL, &[(40, 3, &[])], &mut rng);
-        let mut cache = world.cache(cpu, format);
-        let mut run = |blocks: &[u32], copied: Option<(usize, usize)>| {
-            if let Some((from, to)) = copied {
-                cache.copy_block(from, to);
-            }
-            let spans = [KvSpan { rows: 0..3, start: 40, blocks, islands: &[] }];
-            let mut out = vec![0.0; 3 * 4 * 24];
-            attention(cpu, world.queries(), Past { kv: &cache, spans: &spans }, &plain(24), &mut out);
+    let (cpu, scores) = (Cpu::host(), Scores { window: Some(20), ..plain(24) });
+    let world = World::new(SMALL, &[(60, 3, &[])], &mut rng);
+    let whole = world.run(cpu, KvFormat::F32, &scores);
+    // Tokens 41 to 62 are seen, in blocks of 16.
+    for (gone, refused) in [(2, false), (3, true)] {
+        let mut kv = world.cache(cpu, KvFormat::F32);
+        let mut blocks = world.tables[0].clone();
+        for block in &mut blocks[..gone] {
+            kv.discard(*block as usize);
+            *block = u32::MAX;
+        }
+        let spans = [KvSpan { rows: 0..3, start: 60, blocks: &blocks, islands: &[] }];
+        let attend = || {
+            let mut out = vec![0.0; 3 * 96];
+            attention(cpu, world.queries(), Past { kv: &kv, spans: &spans }, &scores, &mut out);
             out
         };
-        let table = &world.tables[0];
-        // The first block takes the second's place as well.
-        let twice = run(&[table[0], table[0], table[2]], None);
-        assert_eq!(run(table, Some((table[0] as usize, table[1] as usize))), twice, "{format:?}");
+        let out = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attend));
+        assert_eq!(out.is_err(), refused);
+        assert!(out.is_err() || out.is_ok_and(|out| out == whole));
     }
 }
 

@@ -7,15 +7,19 @@ use std::slice::from_ref;
 use super::{HeadRows, Out, Past, Scores, attend};
 use crate::disjoint::Disjoint;
 use crate::kv::LANES;
+use crate::memory::Line;
 use crate::{Cpu, KvCache, KvFormat, KvShape, KvSpan};
 
 /// Bytes of keys and values that are dealt with at once, if one head of one segment has room in them: a thread's share of the
 /// last level of caches, or less.
 const AT_ONCE: usize = 4 << 20;
 
+/// Rows of a block at most: few enough that the last one of a segment leaves little unused.
+const BLOCK_SIZE_MAX: usize = 256;
+
 thread_local! {
     /// Where they are stored. Kept, since memory that the system has just handed out costs more than what is done with it.
-    static STORAGE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static BLOCKS: Cell<Vec<Vec<Line>>> = const { Cell::new(Vec::new()) };
 }
 
 /// Rows that see all others of their segment and none of another: a picture's patches, say.
@@ -68,8 +72,10 @@ pub fn attention_within(cpu: &Cpu, rows: Segments, scores: &Scores, format: KvFo
 
 /// Stores all keys and values, and attends.
 fn attend_part(cpu: &Cpu, rows: Segments, scores: &Scores, format: KvFormat, out: Out) {
-    let shape = KvShape { kv_heads: rows.k.heads, head_dim: rows.k.head_dim, block_size: LANES };
-    let blocks_of = |length: usize| length.div_ceil(LANES);
+    let longest = rows.lengths.iter().max().map_or(LANES, |length| length.next_multiple_of(LANES));
+    let block_size = longest.clamp(LANES, BLOCK_SIZE_MAX);
+    let shape = KvShape { kv_heads: rows.k.heads, head_dim: rows.k.head_dim, block_size };
+    let blocks_of = |length: usize| length.div_ceil(block_size);
     let blocks: Vec<u32> = (0..).take(rows.lengths.iter().map(|length| blocks_of(*length)).sum()).collect();
     let islands: Vec<Range<usize>> = rows.lengths.iter().map(|&length| 0..length).collect();
     let mut spans: Vec<KvSpan> = Vec::with_capacity(rows.lengths.len());
@@ -79,8 +85,8 @@ fn attend_part(cpu: &Cpu, rows: Segments, scores: &Scores, format: KvFormat, out
         spans.push(KvSpan { rows: row..row + length, start: 0, blocks: own, islands: from_ref(island) });
         (row, rest) = (row + length, others);
     }
-    let mut kv = KvCache::reusing(STORAGE.take(), shape, blocks.len(), format);
+    let mut kv = KvCache::reusing(BLOCKS.take(), shape, blocks.len(), format);
     kv.append(cpu, rows.k, rows.v, &spans);
     attend(cpu, rows.q, Past { kv: &kv, spans: &spans }, scores, out);
-    STORAGE.set(kv.into_storage());
+    BLOCKS.set(kv.into_blocks());
 }

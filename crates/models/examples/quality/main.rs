@@ -28,8 +28,6 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const USAGE: &str = "quality MODEL TEXT... [--dtype FORMAT] [--json FILE] [--dump FOLDER]";
 
-const BLOCK_SIZE: usize = 16;
-
 #[derive(Default)]
 struct Options {
     /// The model, and what it reads.
@@ -91,10 +89,10 @@ fn options() -> Result<Options> {
 fn logits(loaded: &Loaded, cases: &[Case]) -> Result<Vec<Vec<f32>>> {
     let mut logits = Vec::new();
     for case in cases {
-        let blocks = case.prompt.tokens.len().div_ceil(BLOCK_SIZE);
+        let (spec, tokens) = (loaded.model.cache_spec(), case.prompt.tokens.len());
+        let mut cache = Cache::alone(spec, tokens, nn::kv_format(loaded.dtype), &Device::Cpu)?;
         let media = case.media.iter().map(|(at, rows)| MediaRows { at: at.start, rows: rows.clone() });
-        let batch = Batch { media: media.collect(), ..Batch::alone(&case.prompt, BLOCK_SIZE, case.counted.clone().collect()) };
-        let mut cache = Cache::new(loaded.model.cache_spec(), blocks, BLOCK_SIZE, nn::kv_format(loaded.dtype), &Device::Cpu)?;
+        let batch = Batch { media: media.collect(), ..Batch::alone(&case.prompt, &cache, case.counted.clone().collect()) };
         logits.extend(loaded.model.forward(&batch, &mut cache)?.to_vec2()?);
     }
     Ok(logits)

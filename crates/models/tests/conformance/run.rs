@@ -24,7 +24,9 @@ pub struct Sequence<'a> {
 
 impl Room {
     pub fn new(model: &dyn Model) -> Self {
-        let cache = Cache::new(model.cache_spec(), BLOCKS, BLOCK_SIZE, nn::KvFormat::F32, &Device::Cpu).unwrap();
+        let spec = model.cache_spec();
+        let blocks = vec![BLOCKS; spec.groups().len()];
+        let cache = Cache::new(spec, &blocks, BLOCK_SIZE, nn::KvFormat::F32, &Device::Cpu).unwrap();
         // Handed out in an order in which neighbours are rarely neighbours in memory.
         let free = (0..BLOCKS as u32).map(|i| (i * 389) % BLOCKS as u32).collect();
         Self { cache, free }
@@ -34,7 +36,7 @@ impl Room {
     pub fn step(&mut self, model: &dyn Model, sequences: &mut [(&mut Sequence, usize)]) -> Vec<Vec<Vec<f32>>> {
         let mut batch = Batch::default();
         for (sequence, count) in sequences.iter_mut() {
-            sequence.schedule(*count, &mut batch, &mut self.free);
+            sequence.schedule(*count, &mut batch, self);
         }
         batch.wanted = (0..batch.tokens.len()).collect();
         let logits: Vec<Vec<f32>> = model.forward(&batch, &mut self.cache).unwrap().to_vec2().unwrap();
@@ -60,15 +62,17 @@ impl<'a> Sequence<'a> {
         island.map_or(end, |island| island.end) - self.done
     }
 
-    fn schedule(&mut self, count: usize, batch: &mut Batch, free: &mut Vec<u32>) {
+    fn schedule(&mut self, count: usize, batch: &mut Batch, room: &mut Room) {
         let (first, start, end) = (batch.tokens.len(), self.done, self.done + count);
         while self.blocks.len() * BLOCK_SIZE < end {
-            self.blocks.push(free.pop().unwrap());
+            self.blocks.push(room.free.pop().unwrap());
         }
         batch.tokens.extend(&self.tokens[start..end]);
         batch.positions.extend((start..end).map(|i| self.prompt.positions.at(i)));
         let islands = self.prompt.islands.clone();
-        batch.spans.push(Span { rows: first..first + count, start, blocks: self.blocks.clone(), islands });
+        // The same numbers in every group; the first is that of a state.
+        let tables = vec![self.blocks.clone(); room.cache.groups()];
+        batch.spans.push(Span { rows: first..first + count, start, tables, islands });
         for (item, rows) in self.prompt.media.iter().zip(&self.encoded) {
             let mut row = 0;
             for at in &item.at {

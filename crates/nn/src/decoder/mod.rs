@@ -72,7 +72,7 @@ impl Decoder {
             norm: body.norm("norm", config.hidden, config.norm)?,
             head,
             ropes: config.ropes.iter().map(Rope::new).collect(),
-            spec: CacheSpec { layers: config.layers.iter().map(LayerConfig::cache).collect() },
+            spec: CacheSpec::new(config.layers.iter().map(LayerConfig::cache)),
         })
     }
 

@@ -77,7 +77,7 @@ mod tests {
         ];
         for (start, rows, window, expected) in cases {
             let islands = if start == 2 && rows == 4 { vec![island.clone()] } else { vec![] };
-            let span = Span { rows: 0..rows, start, blocks: vec![], islands };
+            let span = Span { rows: 0..rows, start, tables: vec![], islands };
             let mask = view(&span, window, &Device::Cpu).unwrap().mask.unwrap().to_vec2::<f32>().unwrap();
             let drawn: Vec<String> =
                 mask.iter().map(|line| line.iter().map(|&m| if m == 0.0 { 'x' } else { '.' }).collect()).collect();

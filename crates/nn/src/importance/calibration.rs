@@ -9,8 +9,6 @@ use candle_core::{DType, Device, Tensor};
 use super::{Entries, Importance};
 use crate::{Batch, Cache, LoadSettings, Model, NnError, Prompt, host};
 
-/// Tokens in a block of the cache.
-const BLOCK: usize = 32;
 /// Logits are asked for of one row in so many: the output head is known well enough by these, and logits of all rows would take
 /// more memory than the layers.
 const HEAD_EVERY: usize = 8;
@@ -63,9 +61,8 @@ impl Calibration {
     /// A token is unknown, or the device failed.
     pub fn read(&mut self, model: &dyn Model, dtype: DType, tokens: &[u32]) -> Result<(), NnError> {
         let wanted = (0..tokens.len()).step_by(HEAD_EVERY).collect();
-        let batch = Batch::alone(&Prompt::text(tokens.to_vec()), BLOCK, wanted);
-        let mut cache =
-            Cache::new(model.cache_spec(), tokens.len().div_ceil(BLOCK), BLOCK, host::kv_format(dtype), &self.device)?;
+        let mut cache = Cache::alone(model.cache_spec(), tokens.len(), host::kv_format(dtype), &self.device)?;
+        let batch = Batch::alone(&Prompt::text(tokens.to_vec()), &cache, wanted);
         model.forward(&batch, &mut cache)?;
         for Seen { weights, rows, squares } in self.seen.try_iter() {
             let nothing = || Sums { rows: 0, squares: vec![0.0; squares.len()] };
