@@ -1,10 +1,8 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use nn::{Cache, Model};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::encodings::Encodings;
 use crate::layout::Layout;
@@ -14,6 +12,7 @@ use crate::runner::Runner;
 use crate::scheduler::Scheduler;
 use crate::sequence::Sequence;
 use crate::stats::Counters;
+use crate::worker::Worker;
 use crate::{EngineConfig, EngineError, Event, Events, Request, Stats};
 
 /// A running engine. Dropping it ends all requests and waits for its thread.
@@ -43,9 +42,9 @@ impl Engine {
         let vocab = model.vocab_size();
         let (requests, inbox) = mpsc::channel(config.queue_max.max(1));
         let encodings = Encodings::new(config.encodings_bytes_max);
-        let runner = Runner { model, cache, encodings, counters: counters.clone() };
-        let scheduler = Scheduler::new(&config, layout.clone());
-        let spawned = std::thread::Builder::new().name("engine".into()).spawn(move || run(inbox, runner, scheduler));
+        let runner = Runner { cache, encodings, counters: counters.clone() };
+        let worker = Worker::new(model, inbox, Scheduler::new(&config, layout.clone()), runner);
+        let spawned = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run());
         let thread = spawned.map_err(|e| EngineError::Thread(e.to_string()))?;
         let queue = Queue::new(config.queue_max);
         Ok(Self {
@@ -121,41 +120,5 @@ impl Drop for Engine {
             // A panic of the thread has been printed; there is nobody to tell.
             let _ = thread.join();
         }
-    }
-}
-
-fn run(mut inbox: mpsc::Receiver<Sequence>, mut runner: Runner, mut scheduler: Scheduler) {
-    let mut open = true;
-    while open {
-        if scheduler.is_idle() {
-            match inbox.blocking_recv() {
-                Some(sequence) => scheduler.push(sequence),
-                None => open = false,
-            }
-        }
-        loop {
-            match inbox.try_recv() {
-                Ok(sequence) => scheduler.push(sequence),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    open = false;
-                    break;
-                }
-            }
-        }
-        if open {
-            let step = AssertUnwindSafe(|| {
-                scheduler.sweep();
-                let shares = scheduler.plan(&runner.counters);
-                runner.step(&mut scheduler, shares);
-            });
-            // What a model does wrong is caught before it gets here. The rest may have left the books in any state.
-            if catch_unwind(step).is_err() {
-                scheduler.start_over(&EngineError::Internal("a step panicked".into()));
-            }
-        } else {
-            scheduler.start_over(&EngineError::ShutDown);
-        }
-        scheduler.account(&runner.counters);
     }
 }

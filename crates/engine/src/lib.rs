@@ -33,6 +33,7 @@ mod sampling;
 mod scheduler;
 mod sequence;
 mod stats;
+mod worker;
 
 pub use config::{CacheSize, EngineConfig};
 pub use constraint::{Constraint, Mask};

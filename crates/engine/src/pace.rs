@@ -1,4 +1,6 @@
-//! How much of the prompts a step may compute while others write.
+//! How much of the prompts a step may compute while others write, and for how long media may be encoded between two steps.
+
+use std::time::Duration;
 
 /// By how much a step may take longer because of prompts.
 const STRETCH: f64 = 2.25;
@@ -6,6 +8,8 @@ const STRETCH: f64 = 2.25;
 const FEWEST: usize = 8;
 /// Prompt tokens of a step as long as nothing is known.
 const FIRST: usize = 32;
+/// Seconds that encoding and reading take in turns where nobody writes.
+const TURN: f64 = 0.1;
 /// Share of the newest measurement in an average.
 const NEWEST: f64 = 0.2;
 
@@ -16,6 +20,8 @@ pub(crate) struct Pace {
     writing: Option<f64>,
     /// Seconds that a prompt token adds.
     token: Option<f64>,
+    /// Media are being encoded between the steps, which takes half of what those who write can spare.
+    pub encoding: bool,
 }
 
 impl Pace {
@@ -33,13 +39,38 @@ impl Pace {
 
     /// Prompt tokens that the next step may read, `most` at most, while so many sequences write.
     pub fn prompt_tokens(&self, writing: usize, most: usize) -> usize {
-        let paced = match (writing, self.writing, self.token) {
-            (0, ..) => most,
-            (_, Some(alone), Some(token)) => (((STRETCH - 1.0) * alone / token.max(f64::MIN_POSITIVE)) as usize).max(FEWEST),
+        let paced = match (self.spare(writing), self.token) {
+            (Spare::All, _) => most,
+            (Spare::Seconds(spare), Some(token)) => ((spare / token.max(f64::MIN_POSITIVE)) as usize).max(FEWEST),
             _ => FIRST,
         };
         paced.min(most)
     }
+
+    /// For how long media may be encoded before the next step, while so many sequences write.
+    pub fn encoding_time(&self, writing: usize) -> Duration {
+        match self.spare(writing) {
+            Spare::Seconds(spare) => Duration::from_secs_f64(spare),
+            Spare::All | Spare::Unknown => Duration::ZERO,
+        }
+    }
+
+    /// What prompts may take of the next step's time.
+    fn spare(&self, writing: usize) -> Spare {
+        let share = if self.encoding { 0.5 } else { 1.0 };
+        match (writing, self.writing) {
+            (0, _) if self.encoding => Spare::Seconds(TURN),
+            (0, _) => Spare::All,
+            (_, Some(alone)) => Spare::Seconds(share * (STRETCH - 1.0) * alone),
+            (_, None) => Spare::Unknown,
+        }
+    }
+}
+
+enum Spare {
+    All,
+    Seconds(f64),
+    Unknown,
 }
 
 #[cfg(test)]
@@ -65,5 +96,16 @@ mod tests {
             assert_eq!((pace.prompt_tokens(4, 512), pace.prompt_tokens(0, 512)), (expected, 512), "{steps:?}");
             assert_eq!(pace.prompt_tokens(1, 3), 3);
         }
+    }
+
+    #[test]
+    fn encoding_and_reading_share_what_is_to_spare() {
+        let mut pace = Pace { encoding: true, ..Pace::default() };
+        let millis = |pace: &Pace, writing: usize| pace.encoding_time(writing).as_millis();
+        assert_eq!((millis(&pace, 4), millis(&pace, 0)), (0, 100));
+        pace.observe(4, 0, 0.08);
+        pace.observe(0, 100, 0.5);
+        assert_eq!((millis(&pace, 4), millis(&pace, 0)), (50, 100));
+        assert_eq!((pace.prompt_tokens(4, 512), pace.prompt_tokens(0, 512)), (10, 20));
     }
 }

@@ -1,4 +1,4 @@
-//! One step: encode, compute, draw.
+//! One step: compute, draw.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,6 @@ use crate::{Constraint, EngineError, Mask};
 
 /// What computes.
 pub struct Runner {
-    pub model: Box<dyn Model>,
     pub cache: Cache,
     pub encodings: Encodings,
     pub counters: Arc<Counters>,
@@ -25,7 +24,7 @@ pub struct Runner {
 
 impl Runner {
     /// Computes the shares and removes sequences that end or fail.
-    pub fn step(&mut self, scheduler: &mut Scheduler, mut shares: Vec<Share>) {
+    pub fn step(&mut self, model: &dyn Model, scheduler: &mut Scheduler, shares: Vec<Share>) {
         for wanted in scheduler.take_moves() {
             match wanted {
                 Move::Discard { group, block } => self.cache.discard(group, block),
@@ -33,24 +32,11 @@ impl Runner {
             }
         }
         let mut ended: Vec<usize> = Vec::new();
-        shares.retain(|share| {
-            let sequence = &mut scheduler.running[share.sequence];
-            let encoded = self.encode(sequence, share.count);
-            if sequence.is_cancelled() {
-                ended.push(share.sequence);
-                return false;
-            }
-            if let Err(error) = &encoded {
-                sequence.fail(error.clone());
-                ended.push(share.sequence);
-            }
-            encoded.is_ok()
-        });
         let masking = Masking::of(&mut scheduler.running, &shares);
         let no_mask = || Err(EngineError::Constraint("its mask could not be made".into()));
         let mut masks: HashMap<_, _> = masking.sequences().into_iter().map(|sequence| (sequence, no_mask())).collect();
         let began = Instant::now();
-        let (results, masked) = masking.meanwhile(|| self.compute_each(&scheduler.running, &shares));
+        let (results, masked) = masking.meanwhile(|| self.compute_each(model, &scheduler.running, &shares));
         self.time(&mut scheduler.pace, &shares, began.elapsed());
         for Masked { sequence, constraint, mask } in masked {
             scheduler.running[sequence].constraint = Some(constraint);
@@ -93,35 +79,6 @@ impl Runner {
         complete
     }
 
-    /// Encodes media that the next tokens reach, unless it is known already.
-    fn encode(&mut self, sequence: &mut Sequence, tokens: usize) -> Result<(), EngineError> {
-        for (item, ..) in sequence.media_in(tokens) {
-            if sequence.encoded[item].is_some() || sequence.is_cancelled() {
-                continue;
-            }
-            let input = sequence.prompt.media[item].input.clone();
-            let known = self.encodings.get(&input.hash);
-            count(if known.is_some() { &self.counters.encoder_hits } else { &self.counters.encoded }, 1);
-            let rows = match known {
-                Some(rows) => rows,
-                None => {
-                    let began = Instant::now();
-                    let rows = guarded(|| self.model.encode(&input)).map_err(|reason| EngineError::Encode { item, reason })?;
-                    sequence.encoding_took(began.elapsed());
-                    count(&self.counters.encode_micros, began.elapsed().as_micros() as usize);
-                    self.encodings.insert(input.hash, rows.clone());
-                    rows
-                }
-            };
-            if rows.dims().first() != Some(&input.rows) {
-                let reason = format!("the encoder made {:?} where {} rows were expected", rows.dims(), input.rows);
-                return Err(EngineError::Encode { item, reason });
-            }
-            sequence.encoded[item] = Some(rows);
-        }
-        Ok(())
-    }
-
     /// Notes how long a step took.
     fn time(&self, pace: &mut Pace, shares: &[Share], took: Duration) {
         let (writing, reading): (Vec<&Share>, Vec<&Share>) = shares.iter().partition(|share| share.count == 1);
@@ -133,17 +90,27 @@ impl Runner {
     }
 
     /// What becomes of each share.
-    fn compute_each(&mut self, running: &[Sequence], shares: &[Share]) -> Vec<Result<Option<Vec<f32>>, EngineError>> {
-        match self.compute(running, shares) {
+    fn compute_each(
+        &mut self,
+        model: &dyn Model,
+        running: &[Sequence],
+        shares: &[Share],
+    ) -> Vec<Result<Option<Vec<f32>>, EngineError>> {
+        match self.compute(model, running, shares) {
             Ok(rows) => rows.into_iter().map(Ok).collect(),
             Err(error) if shares.len() == 1 => vec![Err(error)],
             // Somebody's share is at fault: each alone shows whose.
-            Err(_) => shares.iter().map(|share| self.compute(running, &[*share]).map(|mut rows| rows.remove(0))).collect(),
+            Err(_) => shares.iter().map(|share| self.compute(model, running, &[*share]).map(|mut rows| rows.remove(0))).collect(),
         }
     }
 
     /// Logits of each share's last row, where all its tokens are computed with it.
-    fn compute(&mut self, running: &[Sequence], shares: &[Share]) -> Result<Vec<Option<Vec<f32>>>, EngineError> {
+    fn compute(
+        &mut self,
+        model: &dyn Model,
+        running: &[Sequence],
+        shares: &[Share],
+    ) -> Result<Vec<Option<Vec<f32>>>, EngineError> {
         if shares.is_empty() {
             return Ok(Vec::new());
         }
@@ -153,7 +120,7 @@ impl Runner {
         }
         let wanted = batch.wanted.len();
         let logits: Vec<Vec<f32>> = guarded(|| {
-            let logits = self.model.forward(&batch, &mut self.cache)?;
+            let logits = model.forward(&batch, &mut self.cache)?;
             Ok::<_, NnError>(if wanted == 0 { Vec::new() } else { logits.to_vec2()? })
         })
         .map_err(EngineError::Compute)?;
@@ -227,7 +194,7 @@ fn add(sequence: &Sequence, count: usize, batch: &mut Batch) -> Result<(), Engin
 }
 
 /// An error or a panic of the model, or of a constraint, is one sequence's bad luck, not the engine's end.
-fn guarded<T, E: ToString>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+pub fn guarded<T, E: ToString>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     let result = catch_unwind(AssertUnwindSafe(work));
     result.map_err(|_| "it panicked".to_string())?.map_err(|e| e.to_string())
 }

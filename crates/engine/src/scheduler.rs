@@ -18,6 +18,7 @@ pub struct Scheduler {
     waiting: VecDeque<Sequence>,
     pool: BlockPool,
     pub pace: Pace,
+    arrived: u64,
     budget: usize,
     sequences_max: usize,
 }
@@ -38,13 +39,40 @@ impl Scheduler {
             waiting: VecDeque::new(),
             pool: BlockPool::new(layout),
             pace: Pace::default(),
+            arrived: 0,
             budget: config.budget_tokens_max.max(1),
             sequences_max: config.sequences_max.max(1),
         }
     }
 
-    pub fn push(&mut self, sequence: Sequence) {
+    pub fn push(&mut self, mut sequence: Sequence) {
+        self.arrived += 1;
+        sequence.id = self.arrived;
         self.waiting.push_back(sequence);
+    }
+
+    /// A sequence, running or waiting, if it is still there.
+    pub fn find(&mut self, id: u64) -> Option<&mut Sequence> {
+        self.running.iter_mut().chain(&mut self.waiting).find(|sequence| sequence.id == id)
+    }
+
+    /// Ends a sequence, if it is still there.
+    pub fn fail(&mut self, id: u64, error: EngineError) {
+        if let Some(index) = self.running.iter().position(|sequence| sequence.id == id) {
+            self.remove(index).fail(error);
+        } else if let Some(index) = self.waiting.iter().position(|sequence| sequence.id == id) {
+            self.waiting.remove(index).into_iter().for_each(|sequence| sequence.fail(error.clone()));
+        }
+    }
+
+    /// The first running sequence that the next step could bring to a media item which is not encoded, and that item.
+    pub fn unencoded(&self) -> Option<(u64, usize)> {
+        self.running.iter().find_map(|sequence| Some((sequence.id, sequence.unencoded(self.budget)?)))
+    }
+
+    /// Sequences that wait for their next token.
+    pub fn writing(&self) -> usize {
+        self.running.iter().filter(|sequence| sequence.pending() == 1).count()
     }
 
     pub fn is_idle(&self) -> bool {
@@ -84,22 +112,25 @@ impl Scheduler {
         self.pool.take_moves()
     }
 
-    /// Shares of the next step; none only when there is nothing to do. Decoding sequences come first, so that a long prompt
+    /// Shares of the next step; none only when there is nothing to do but to encode. Decoding sequences come first, so that a long prompt
     /// delays nobody; the rest of the budget, or as much of it as those who decode can spare, goes to prompts in the order of
     /// their arrival.
     pub fn plan(&mut self, counters: &Counters) -> Vec<Share> {
         loop {
             self.admit(counters);
             let shares = self.try_plan(counters);
-            // Without a share everybody waits for blocks: the youngest gives its own up.
-            if !shares.is_empty() || self.running.is_empty() {
+            // Without a share everybody waits for blocks, but for those whose media are being encoded: the youngest gives its
+            // own up.
+            let whole = Room { paced: self.budget, hard: self.budget, whole: true };
+            if !shares.is_empty() || self.running.iter().all(|sequence| sequence.chunk(whole) == 0) {
                 return shares;
             }
             self.preempt(counters);
         }
     }
 
-    fn admit(&mut self, counters: &Counters) {
+    /// Takes in those that wait, in their order, as far as there is room.
+    pub fn admit(&mut self, counters: &Counters) {
         let mut next = 0;
         // Those far behind are not looked at: their turn is not now.
         while next < self.waiting.len().min(self.sequences_max) && self.running.len() < self.sequences_max {
@@ -137,7 +168,7 @@ impl Scheduler {
         let mut budget = self.budget;
         let mut i = 0;
         while i < self.running.len() && budget > 0 {
-            if self.running[i].pending() == 1 {
+            if self.running[i].pending() == 1 && self.running[i].unencoded(1).is_none() {
                 while !self.grow(i, 1) && self.running.len() > i + 1 {
                     self.preempt(counters);
                 }

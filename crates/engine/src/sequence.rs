@@ -14,6 +14,8 @@ use crate::{Constraint, EngineError, Event, FinishReason, Logprobs, Mask, Reques
 /// A request on its way through the engine.
 #[derive(Debug)]
 pub struct Sequence {
+    /// Tells it from all others.
+    pub id: u64,
     pub prompt: Prompt,
     /// The prompt's tokens and those drawn since.
     pub tokens: Vec<u32>,
@@ -66,6 +68,7 @@ impl Sequence {
         let mut hashes = Vec::new();
         prefix::extend(&mut hashes, &prompt, &prompt.tokens, layout.block_size, cache_salt.as_deref());
         Self {
+            id: 0,
             tokens: prompt.tokens.clone(),
             encoded: vec![None; prompt.media.len()],
             marks: if layout.keeps_states() { prefix::marks(&prompt, layout.block_size) } else { Vec::new() },
@@ -107,23 +110,35 @@ impl Sequence {
     }
 
     /// How many of the pending tokens there is room for: never part of an island, which may take more than others spare, and
-    /// none behind the next mark.
+    /// none behind the next mark; none of media that are still to be encoded.
     pub fn chunk(&self, room: Room) -> usize {
-        self.chunk_behind(self.cached, room)
+        let missing = self.prompt.media.iter().zip(&self.encoded).filter(|(_, rows)| rows.is_none());
+        let missing = missing.flat_map(|(item, _)| &item.at).filter(|at| at.end > self.cached).map(|at| at.start).min();
+        self.chunk_between(self.cached..missing.unwrap_or(usize::MAX).max(self.cached), room)
     }
 
-    /// The same if so many tokens were in the cache.
+    /// The same if so many tokens were in the cache, and all media encoded.
     pub fn chunk_behind(&self, cached: usize, room: Room) -> usize {
+        self.chunk_between(cached..usize::MAX, room)
+    }
+
+    fn chunk_between(&self, Range { start: cached, end: ready }: Range<usize>, room: Room) -> usize {
         let mark = self.marks.iter().find(|mark| **mark > cached).copied().unwrap_or(usize::MAX);
-        let end = self.tokens.len().min(cached.saturating_add(room.paced)).min(mark);
+        let end = self.tokens.len().min(cached.saturating_add(room.paced)).min(mark).min(ready);
         let Some(cut) = self.prompt.islands.iter().find(|island| island.start < end && end < island.end) else {
             return end - cached;
         };
         let island = cut.end - cached;
         match cut.start.saturating_sub(cached) {
-            0 if island <= room.hard || room.whole => island,
+            0 if cut.end <= ready && (island <= room.hard || room.whole) => island,
             before => before,
         }
+    }
+
+    /// The first media item that the next `count` tokens reach and that is not encoded.
+    pub fn unencoded(&self, count: usize) -> Option<usize> {
+        let reached = self.media_in(count.min(self.pending()));
+        reached.into_iter().map(|(item, ..)| item).find(|item| self.encoded[*item].is_none())
     }
 
     /// Media items that have rows among the next `count` tokens: (item, their token range, first of its rows).

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::single_range_in_vec_init)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,8 +12,8 @@ use mistralrs_engine::{
     CacheSize, Constraint, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Mask, Request, Sampling, Stats,
 };
 use nn::{
-    Array, Batch, Cache, CacheSpec, Device, LayerCache, MediaInput, MediaKind, Model, NnError, Placement, Positions, Prompt,
-    Span, Tensor,
+    Array, Batch, Cache, CacheSpec, Device, LayerCache, MediaInput, MediaKind, Model, NnError, Pause, Placement, Positions,
+    Prompt, Span, Tensor,
 };
 
 const VOCAB: usize = 61;
@@ -21,6 +21,9 @@ const VOCAB: usize = 61;
 const ERR: u32 = 57;
 const PANIC: u32 = 58;
 const NAN: u32 = 59;
+/// Pictures that take as long as three steps of others, and for ever.
+const SLOW: f32 = -3.0;
+const ENDLESS: f32 = -4.0;
 
 /// Layers of a toy: all tokens, a window, a state.
 const ALL: LayerCache = LayerCache::Kv { kv_heads: 1, head_dim: 2, window: None };
@@ -35,6 +38,8 @@ struct Toy {
     slots: RefCell<HashMap<(usize, usize), [f32; 2]>>,
     /// A step waits for one of these, until their sender has gone.
     permits: Option<Receiver<()>>,
+    /// Steps so far.
+    steps: Cell<usize>,
 }
 
 impl Toy {
@@ -47,7 +52,7 @@ impl Toy {
     /// With these layers, in the order of their groups.
     fn of(layers: &[LayerCache]) -> Self {
         let (layers, spec) = (layers.to_vec(), CacheSpec::new(layers.iter().copied()));
-        Self { layers, spec, encodes: Arc::default(), slots: RefCell::default(), permits: None }
+        Self { layers, spec, encodes: Arc::default(), slots: RefCell::default(), permits: None, steps: Cell::default() }
     }
 
     /// Keeps the span's tokens; for each of them, what it makes of those that it sees.
@@ -87,9 +92,18 @@ impl Model for Toy {
         VOCAB
     }
 
-    fn encode(&self, input: &MediaInput) -> Result<Tensor, NnError> {
-        self.encodes.fetch_add(1, Ordering::Relaxed);
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
         let value = input.arrays["value"].data[0];
+        let steps = self.steps.get();
+        while value == SLOW && self.steps.get() < steps + 3 {
+            pause()?;
+        }
+        if value == ENDLESS {
+            loop {
+                pause()?;
+            }
+        }
+        self.encodes.fetch_add(1, Ordering::Relaxed);
         assert!(value != -2.0, "this picture makes the encoder panic");
         if value == -1.0 {
             return Err(NnError::Input("value"));
@@ -102,6 +116,7 @@ impl Model for Toy {
         if let Some(permits) = &self.permits {
             let _ = permits.recv();
         }
+        self.steps.set(self.steps.get() + 1);
         let mut values: Vec<f32> = batch.tokens.iter().map(|&t| t as f32).collect();
         for item in &batch.media {
             let rows: Vec<f32> = item.rows.flatten_all()?.to_vec1()?;
@@ -532,6 +547,26 @@ fn dropping_the_receiver_frees_the_blocks_and_dropping_the_engine_ends_all() {
     drop(engine);
     let ended = collect(unfinished).1;
     assert!(matches!(ended, Err(EngineError::ShutDown) | Ok(FinishReason::Length)), "{ended:?}");
+}
+
+#[test]
+fn others_write_while_a_picture_is_encoded() {
+    let engine = start(small());
+    let writer = || Request { stop_tokens: vec![], ..request(prompt(vec![9; 10], &[]), 40, None) };
+    let about = |value: f32| request(prompt(vec![9, 5, 5, 5, 4], &[(1, 3, value)]), 3, None);
+    let expected = collect(engine.submit(writer()).unwrap());
+    // Without anyone who writes this picture would take for ever.
+    let [before, picture, after] = [writer(), about(SLOW), writer()].map(|request| engine.submit(request).unwrap());
+    assert_eq!((collect(before), collect(after)), (expected.clone(), expected.clone()));
+    assert_eq!(collect(picture).0.len(), 3);
+    // Whoever does not want the answer ends the encoding, and so does the end of the engine.
+    let abandoned = engine.submit(about(ENDLESS)).unwrap();
+    assert_eq!(collect(engine.submit(writer()).unwrap()), expected);
+    drop(abandoned);
+    assert_eq!(collect(engine.submit(about(7.0)).unwrap()).0.len(), 3);
+    let unfinished = engine.submit(about(ENDLESS)).unwrap();
+    drop(engine);
+    assert_eq!(collect(unfinished).1, Err(EngineError::ShutDown));
 }
 
 #[test]

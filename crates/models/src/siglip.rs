@@ -73,13 +73,13 @@ impl Siglip {
     }
 
     /// `pixel_values` of `views` pictures → [views, patches, width].
-    pub fn forward(&self, input: &nn::MediaInput, views: usize) -> Result<Tensor, NnError> {
+    pub fn forward(&self, input: &nn::MediaInput, views: usize, pause: &mut nn::Pause) -> Result<Tensor, NnError> {
         let SiglipConfig { image_size, patch_size, hidden_size: width, .. } = self.config;
         let pixels = input.tensor("pixel_values", &[views, 3, image_size, image_size], self.position.device())?;
         let patches = self.config.side().pow(2);
         let x = self.patch_embed.forward(&patchify(&pixels, patch_size)?)?;
         let x = x.reshape((views, patches, width))?.broadcast_add(&self.position)?.reshape((views * patches, width))?;
-        let x = self.norm.forward(&self.blocks.forward(x, &vec![patches; views], None)?)?;
+        let x = self.norm.forward(&self.blocks.forward(x, &vec![patches; views], None, pause)?)?;
         Ok(x.reshape((views, patches, width))?)
     }
 }

@@ -50,6 +50,9 @@ pub enum NnError {
     /// A media input is not what the model's encoder takes.
     #[error("the encoder was given no usable array {0:?}")]
     Input(&'static str),
+    /// [`crate::Pause`] said to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// A tensor operation failed.
     #[error("computation failed: {0}")]
     Compute(#[from] candle_core::Error),

@@ -63,7 +63,7 @@ const NUMBERS_AT_A_TIME: usize = 4 << 20;
 
 /// Changes x [rows, width] by adding to it what `work` makes of some of its rows at a time; `inner` is the width of the widest
 /// intermediate result. `work` is handed neighbouring rows of x, and takes their place where it can.
-pub fn in_parts(x: Tensor, inner: usize, work: impl Fn(Tensor) -> Result<Tensor, NnError>) -> Result<Tensor, NnError> {
+pub fn in_parts(x: Tensor, inner: usize, mut work: impl FnMut(Tensor) -> Result<Tensor, NnError>) -> Result<Tensor, NnError> {
     let rows = x.dim(0)?;
     let part = (NUMBERS_AT_A_TIME / inner.max(1)).max(1);
     if !here(&x) || rows <= part {

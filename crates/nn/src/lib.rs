@@ -39,7 +39,7 @@ pub use host::kv_format;
 pub use importance::{Calibration, Coverage, Importance, Observer};
 pub use kernels::KvFormat;
 pub use linear::{Embedding, Format, Linear, Packed};
-pub use model::{Model, argmax};
+pub use model::{Model, Pause, argmax};
 pub use norm::{Norm, NormConfig};
 pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
 pub use quant::Quant;

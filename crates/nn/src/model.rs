@@ -1,5 +1,8 @@
 use crate::{Batch, Cache, CacheSpec, MediaInput, NnError, Tensor, host};
 
+/// Called by an encoder between its operations, which may take long: others are served meanwhile. An error says to stop.
+pub type Pause<'a> = dyn FnMut() -> Result<(), NnError> + 'a;
+
 /// A loaded model, as the engine sees it.
 pub trait Model: Send {
     /// What a sequence leaves in the cache, layer by layer.
@@ -11,8 +14,8 @@ pub trait Model: Send {
     /// Encodes one media item: [input.rows, width]. The width is the model's affair.
     ///
     /// # Errors
-    /// The input's arrays are not those of this model's processor, or the device failed.
-    fn encode(&self, input: &MediaInput) -> Result<Tensor, NnError>;
+    /// The input's arrays are not those of this model's processor, the device failed, or the pause said to stop.
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError>;
 
     /// Computes the batch, appends to the cache, and returns f32 logits of the wanted rows: [wanted, vocab].
     ///

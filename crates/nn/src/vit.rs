@@ -9,7 +9,7 @@ use crate::linear::Linear;
 use crate::norm::{Norm, NormConfig};
 use crate::rope::RopeTable;
 use crate::weights::{Bias, Role, Weights};
-use crate::{Activation, NnError, host};
+use crate::{Activation, NnError, Pause, host};
 
 /// Patches that pass the tower together, unless a single segment has more.
 const ROWS_AT_A_TIME: usize = 1024;
@@ -103,10 +103,10 @@ impl Vit {
     /// x [patches, width] → the same shape. Patches attend within their segment; `segments` are lengths that add up to all.
     ///
     /// # Errors
-    /// Shapes do not fit, or the device failed.
-    pub fn forward(&self, x: Tensor, segments: &[usize], rope: Option<&RopeTable>) -> Result<Tensor, NnError> {
+    /// Shapes do not fit, the device failed, or the pause said to stop.
+    pub fn forward(&self, x: Tensor, segments: &[usize], rope: Option<&RopeTable>, pause: &mut Pause) -> Result<Tensor, NnError> {
         if !host::here(&x) {
-            return self.forward_rows(x, segments, rope);
+            return self.forward_rows(x, segments, rope, pause);
         }
         // Segments know nothing of each other: a few at a time keep what they become in the caches.
         let mut parts = Vec::new();
@@ -117,22 +117,31 @@ impl Vit {
             let (now, later) = rest.split_at(count);
             let rows = now.iter().sum();
             let rope = rope.map(|rope| rope.narrow(row, rows)).transpose()?;
-            parts.push(self.forward_rows(x.narrow(0, row, rows)?, now, rope.as_ref())?);
+            parts.push(self.forward_rows(x.narrow(0, row, rows)?, now, rope.as_ref(), pause)?);
             (row, rest) = (row + rows, later);
         }
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    fn forward_rows(&self, x: Tensor, segments: &[usize], rope: Option<&RopeTable>) -> Result<Tensor, NnError> {
+    fn forward_rows(
+        &self,
+        x: Tensor,
+        segments: &[usize],
+        rope: Option<&RopeTable>,
+        pause: &mut Pause,
+    ) -> Result<Tensor, NnError> {
         let mut x = x;
         for block in &self.blocks {
+            pause()?;
             let mut qkv = block.qkv.forward(&block.norm1.forward(&x)?)?;
             if let Some(rope) = rope {
                 qkv = rope.turn(qkv, self.qkv.turned(), None)?;
             }
+            pause()?;
             let scores = Scores { scale: (self.qkv.head_dim as f64).powf(-0.5), softcap: None, window: None };
             x = block.out.add_to(x, &attention_within(&qkv, self.qkv, segments, scores, self.format)?)?;
             x = host::in_parts(x, block.up.outputs(), |x| {
+                pause()?;
                 let inner = block.activation.forward(block.up.forward(&block.norm2.forward(&x)?)?)?;
                 block.down.add_to(x, &inner)
             })?;

@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
         let prompt = prompt(&format!("{asked}{}", question.answer))?;
         let mut media = Vec::new();
         for item in &prompt.media {
-            let rows = self.model.model.encode(&item.input)?;
+            let rows = self.model.model.encode(&item.input, &mut || Ok(()))?;
             let mut done = 0;
             for at in &item.at {
                 media.push((at.clone(), rows.narrow(0, done, at.len())?));

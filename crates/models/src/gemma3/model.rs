@@ -1,5 +1,5 @@
 use nn::{
-    Batch, Cache, CacheSpec, Decoder, Files, Linear, MediaInput, Model, NnError, Norm, NormConfig, Role, Tensor, Weights,
+    Batch, Cache, CacheSpec, Decoder, Files, Linear, MediaInput, Model, NnError, Norm, NormConfig, Pause, Role, Tensor, Weights,
     average_pool,
 };
 
@@ -42,8 +42,8 @@ impl Model for Gemma3 {
         self.decoder.vocab_size()
     }
 
-    fn encode(&self, input: &MediaInput) -> Result<Tensor, NnError> {
-        self.tower.forward(input)
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
+        self.tower.forward(input, pause)
     }
 
     fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {
@@ -66,8 +66,8 @@ impl Tower {
         })
     }
 
-    fn forward(&self, input: &MediaInput) -> Result<Tensor, NnError> {
-        let x = self.siglip.forward(input, input.rows / self.tokens_per_side.pow(2))?;
+    fn forward(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
+        let x = self.siglip.forward(input, input.rows / self.tokens_per_side.pow(2), pause)?;
         let x = average_pool(&x, self.tokens_per_side)?;
         self.projection.forward(&self.pooled_norm.forward(&x.flatten_to(1)?)?)
     }

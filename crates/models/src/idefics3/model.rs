@@ -1,5 +1,6 @@
 use nn::{
-    Batch, Bias, Cache, CacheSpec, Decoder, Files, Linear, MediaInput, Model, NnError, Role, Tensor, Weights, pixel_shuffle,
+    Batch, Bias, Cache, CacheSpec, Decoder, Files, Linear, MediaInput, Model, NnError, Pause, Role, Tensor, Weights,
+    pixel_shuffle,
 };
 
 use super::config::Config;
@@ -35,8 +36,8 @@ impl Model for Idefics3 {
         self.decoder.vocab_size()
     }
 
-    fn encode(&self, input: &MediaInput) -> Result<Tensor, NnError> {
-        self.tower.forward(input)
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
+        self.tower.forward(input, pause)
     }
 
     fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {
@@ -56,8 +57,8 @@ impl Tower {
         })
     }
 
-    fn forward(&self, input: &MediaInput) -> Result<Tensor, NnError> {
-        let x = self.siglip.forward(input, input.rows / self.rows_per_tile)?;
+    fn forward(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
+        let x = self.siglip.forward(input, input.rows / self.rows_per_tile, pause)?;
         self.projection.forward(&pixel_shuffle(&x, self.scale)?.flatten_to(1)?)
     }
 }

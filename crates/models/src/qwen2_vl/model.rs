@@ -1,6 +1,6 @@
 use nn::{
     Activation, Batch, Bias, Cache, CacheSpec, Decoder, Files, Linear, MediaInput, MediaKind, Model, NnError, Norm, NormConfig,
-    Role, Rope, Tensor, Vit, Weights,
+    Pause, Role, Rope, Tensor, Vit, Weights,
 };
 
 use super::config::{Config, VisionConfig};
@@ -42,8 +42,8 @@ impl Model for Qwen2Vl {
         self.decoder.vocab_size()
     }
 
-    fn encode(&self, input: &MediaInput) -> Result<Tensor, NnError> {
-        self.tower.forward(input)
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
+        self.tower.forward(input, pause)
     }
 
     fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {
@@ -68,13 +68,13 @@ impl Tower {
         })
     }
 
-    fn forward(&self, input: &MediaInput) -> Result<Tensor, NnError> {
+    fn forward(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
         let name = if input.kind == MediaKind::Video { "pixel_values_videos" } else { "pixel_values" };
         let [times, rows, columns] = grid(input);
         let patches = input.tensor(name, &[times * rows * columns, self.patch_elements], self.merge_norm.device())?;
         let x = self.patch_embed.forward(&patches)?;
         let rope = self.rope.table(&self.places(times, rows, columns), x.device())?;
-        let x = self.blocks.forward(x, &vec![rows * columns; times], Some(&rope))?;
+        let x = self.blocks.forward(x, &vec![rows * columns; times], Some(&rope), pause)?;
         let x = self.merge_norm.forward(&x)?.reshape((input.rows, ()))?;
         self.merge_down.forward(&Activation::Gelu.forward(self.merge_up.forward(&x)?)?)
     }

@@ -47,7 +47,7 @@ impl Room {
 
 impl<'a> Sequence<'a> {
     pub fn new(model: &dyn Model, prompt: &'a Prompt) -> Self {
-        let encoded = prompt.media.iter().map(|item| model.encode(&item.input).unwrap()).collect();
+        let encoded = prompt.media.iter().map(|item| model.encode(&item.input, &mut || Ok(())).unwrap()).collect();
         Self { prompt, encoded, tokens: prompt.tokens.clone(), done: 0, blocks: Vec::new() }
     }
 

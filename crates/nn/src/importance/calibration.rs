@@ -115,7 +115,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::linear::{Format, Linear, Packed};
-    use crate::{CacheSpec, MediaInput};
+    use crate::{CacheSpec, MediaInput, Pause};
 
     /// Gives its layer two rows twice.
     struct Toy {
@@ -133,7 +133,7 @@ mod tests {
             self.linear.outputs()
         }
 
-        fn encode(&self, _: &MediaInput) -> Result<Tensor, NnError> {
+        fn encode(&self, _: &MediaInput, _: &mut Pause) -> Result<Tensor, NnError> {
             Err(NnError::Input("media"))
         }
 

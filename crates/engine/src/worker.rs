@@ -1,0 +1,159 @@
+//! The engine's thread: what happens in which order.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nn::{MediaInput, Model, NnError};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use crate::EngineError;
+use crate::runner::{Runner, guarded};
+use crate::scheduler::Scheduler;
+use crate::sequence::Sequence;
+use crate::stats::count;
+
+/// Whatever the thread owns.
+pub struct Worker {
+    model: Box<dyn Model>,
+    rest: Rest,
+}
+
+/// All but the model, which may be encoding while the rest goes on.
+struct Rest {
+    inbox: mpsc::Receiver<Sequence>,
+    /// The engine was not dropped.
+    open: bool,
+    scheduler: Scheduler,
+    runner: Runner,
+}
+
+/// A media item that is to be encoded.
+struct Job {
+    sequence: u64,
+    item: usize,
+    input: Arc<MediaInput>,
+}
+
+impl Worker {
+    pub fn new(model: Box<dyn Model>, inbox: mpsc::Receiver<Sequence>, scheduler: Scheduler, runner: Runner) -> Self {
+        Self { model, rest: Rest { inbox, open: true, scheduler, runner } }
+    }
+
+    /// Until the engine is dropped.
+    pub fn run(mut self) {
+        while self.rest.open {
+            self.rest.wait();
+            if let Some(job) = self.rest.next_job() {
+                self.encode(&job);
+            }
+            self.rest.turn(&*self.model);
+        }
+    }
+
+    /// Encodes a media item; in its pauses others have their turn.
+    fn encode(&mut self, job: &Job) {
+        let Self { model, rest } = self;
+        let model = &**model;
+        rest.scheduler.pace.encoding = true;
+        let began = Instant::now();
+        let mut others = Duration::ZERO;
+        let mut due = began + rest.encoding_time();
+        let mut pause = || {
+            let paused = Instant::now();
+            if paused < due {
+                return Ok(());
+            }
+            rest.turn(model);
+            others += paused.elapsed();
+            due = Instant::now() + rest.encoding_time();
+            let wanted = rest.open && rest.scheduler.find(job.sequence).is_some();
+            if wanted { Ok(()) } else { Err(NnError::Interrupted) }
+        };
+        let rows = guarded(|| model.encode(&job.input, &mut pause));
+        rest.scheduler.pace.encoding = false;
+        let took = began.elapsed().saturating_sub(others);
+        count(&rest.runner.counters.encode_micros, took.as_micros() as usize);
+        let rows = rows.and_then(|rows| match rows.dims().first() {
+            Some(n) if *n == job.input.rows => Ok(rows),
+            _ => Err(format!("the encoder made {:?} where {} rows were expected", rows.dims(), job.input.rows)),
+        });
+        match rows {
+            Ok(rows) => {
+                rest.runner.encodings.insert(job.input.hash, rows.clone());
+                if let Some(sequence) = rest.scheduler.find(job.sequence) {
+                    sequence.encoded[job.item] = Some(rows);
+                    sequence.encoding_took(took);
+                }
+            }
+            Err(reason) => rest.scheduler.fail(job.sequence, EngineError::Encode { item: job.item, reason }),
+        }
+    }
+}
+
+impl Rest {
+    /// Until there is something to do.
+    fn wait(&mut self) {
+        if self.scheduler.is_idle() {
+            match self.inbox.blocking_recv() {
+                Some(sequence) => self.scheduler.push(sequence),
+                None => self.open = false,
+            }
+        }
+        self.receive();
+    }
+
+    /// Takes in what has arrived.
+    fn receive(&mut self) {
+        while self.open {
+            match self.inbox.try_recv() {
+                Ok(sequence) => self.scheduler.push(sequence),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => self.open = false,
+            }
+        }
+    }
+
+    /// The next media item to encode, after those that were encoded before have found their places.
+    fn next_job(&mut self) -> Option<Job> {
+        self.scheduler.sweep();
+        self.scheduler.admit(&self.runner.counters);
+        while let Some((id, item)) = self.scheduler.unencoded() {
+            let sequence = self.scheduler.find(id)?;
+            let input = sequence.prompt.media[item].input.clone();
+            let counters = &self.runner.counters;
+            let Some(rows) = self.runner.encodings.get(&input.hash) else {
+                count(&counters.encoded, 1);
+                return Some(Job { sequence: id, item, input });
+            };
+            count(&counters.encoder_hits, 1);
+            sequence.encoded[item] = Some(rows);
+        }
+        None
+    }
+
+    /// For how long media may be encoded before others have their turn.
+    fn encoding_time(&self) -> Duration {
+        self.scheduler.pace.encoding_time(self.scheduler.writing())
+    }
+
+    /// One step of all that can go on.
+    fn turn(&mut self, model: &dyn Model) {
+        self.receive();
+        if self.open {
+            let step = AssertUnwindSafe(|| {
+                self.scheduler.sweep();
+                let shares = self.scheduler.plan(&self.runner.counters);
+                self.runner.step(model, &mut self.scheduler, shares);
+            });
+            // What a model does wrong is caught before it gets here. The rest may have left the books in any state.
+            if catch_unwind(step).is_err() {
+                self.scheduler.start_over(&EngineError::Internal("a step panicked".into()));
+            }
+        } else {
+            self.scheduler.start_over(&EngineError::ShutDown);
+        }
+        self.scheduler.account(&self.runner.counters);
+    }
+}
