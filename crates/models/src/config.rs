@@ -12,6 +12,7 @@ use crate::ModelError;
 
 pub const CONFIG: &str = "config.json";
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
+pub const VIDEO_PREPROCESSOR: &str = "video_preprocessor_config.json";
 
 /// A configuration file over the defaults of its class: releases leave out what equals the default.
 pub fn read<T: DeserializeOwned>(files: &Files, file: &str, defaults: Value) -> Result<T, ModelError> {
@@ -164,6 +165,7 @@ impl TextConfig {
             norm: NormConfig::Rms { eps: self.rms_norm_eps },
             ropes: vec![RopeConfig { width: head_dim, theta, scaling, sections: Vec::new() }],
             head,
+            deepstack: 0,
         })
     }
 }

@@ -44,5 +44,8 @@ pub use norm::{Norm, NormConfig};
 pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
 pub use quant::Quant;
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
-pub use vit::{FUSED_NAMES, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool, patchify, pixel_shuffle};
+pub use vit::{
+    FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool,
+    patchify, pixel_shuffle,
+};
 pub use weights::{Bias, LoadSettings, OnProgress, Role, Weights};

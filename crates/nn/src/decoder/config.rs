@@ -19,6 +19,9 @@ pub struct DecoderConfig {
     pub ropes: Vec<RopeConfig>,
     /// Output head.
     pub head: Head,
+    /// Layers, from the first on, behind which media rows are added to the hidden states once more (DeepStack; Meng et al.
+    /// 2024). Media rows are [rows, hidden * (1 + deepstack)]: what takes the place of embeddings, then a part for each layer.
+    pub deepstack: usize,
 }
 
 /// Where logits come from.

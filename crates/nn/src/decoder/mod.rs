@@ -23,6 +23,7 @@ pub struct Decoder {
     norm: Norm,
     head: Linear,
     ropes: Vec<Rope>,
+    deepstack: usize,
     spec: CacheSpec,
 }
 
@@ -72,6 +73,7 @@ impl Decoder {
             norm: body.norm("norm", config.hidden, config.norm)?,
             head,
             ropes: config.ropes.iter().map(Rope::new).collect(),
+            deepstack: config.deepstack,
             spec: CacheSpec::new(config.layers.iter().map(LayerConfig::cache)),
         })
     }
@@ -94,7 +96,10 @@ impl Decoder {
         let rows = self.embedding.forward(tokens)?;
         let rows = if self.embedding_scale == 1.0 { rows } else { (rows * self.embedding_scale)? };
         for item in media {
-            rows.slice_set(&item.rows.contiguous()?, 0, item.at)?;
+            if item.rows.dim(1)? != rows.dim(1)? * (1 + self.deepstack) {
+                return Err(NnError::Input("media rows as wide as the decoder takes them"));
+            }
+            rows.slice_set(&part(item, 0, rows.dim(1)?)?, 0, item.at)?;
         }
         Ok(rows)
     }
@@ -108,11 +113,29 @@ impl Decoder {
         let mut x = rows;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, i, &step, cache)?;
+            if i < self.deepstack {
+                add_media(&x, &batch.media, i + 1)?;
+            }
         }
         let wanted: Vec<u32> = batch.wanted.iter().map(|&row| row as u32).collect();
         let x = x.index_select(&Tensor::new(wanted, x.device())?, 0)?;
         self.head.forward(&self.norm.forward(&x)?)
     }
+}
+
+/// Adds part `number` of media rows to the hidden states in their places.
+fn add_media(x: &Tensor, media: &[MediaRows], number: usize) -> Result<(), NnError> {
+    for item in media {
+        let rows = part(item, number, x.dim(1)?)?;
+        let sum = (x.narrow(0, item.at, rows.dim(0)?)? + rows)?;
+        x.slice_set(&sum, 0, item.at)?;
+    }
+    Ok(())
+}
+
+/// Columns of media rows, of which each part has `hidden`.
+fn part(item: &MediaRows, number: usize, hidden: usize) -> Result<Tensor, NnError> {
+    Ok(item.rows.narrow(1, number * hidden, hidden)?.contiguous()?)
 }
 
 impl LayerConfig {
