@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
-use crate::disjoint::Disjoint;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::DenseFormat;
+use crate::disjoint::Disjoint;
+use crate::{Cpu, DenseFormat};
+
+/// Columns that are turned round at a time: a line of the cache for each stays in L1.
+const TURNED: usize = 128;
 
 /// Where a weight comes from: `[outputs, inputs]`, row after row.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +49,26 @@ impl Source<'_> {
             Self::Bf16(weights) => Self::Bf16(&weights[range]),
             Self::F16(weights) => Self::F16(&weights[range]),
         }
+    }
+
+    /// The numbers as those of a matrix `[rows, columns]`, turned round and as f32: `[columns, rows]`.
+    pub fn turned(self, cpu: &Cpu, (rows, columns): (usize, usize), out: &mut [f32]) {
+        assert!(self.len() == rows * columns && out.len() == rows * columns, "{rows} by {columns}");
+        if out.is_empty() {
+            return;
+        }
+        let (out, width) = (Disjoint::new(out), columns);
+        cpu.pool.run(columns.div_ceil(TURNED), |part| {
+            let columns = part * TURNED..columns.min((part + 1) * TURNED);
+            // SAFETY: every row of the result is written by one part only.
+            let out = unsafe { out.part(columns.start * rows..columns.end * rows) };
+            let mut line = [0.0; TURNED];
+            let line = &mut line[..columns.len()];
+            for row in 0..rows {
+                self.widen(row * width + columns.start..row * width + columns.end, line);
+                line.iter().enumerate().for_each(|(column, number)| out[column * rows + row] = *number);
+            }
+        });
     }
 
     /// Numbers of the weight.
@@ -272,6 +295,23 @@ mod tests {
             assert!(Source::with_bytes(&shifted[shift..], DenseFormat::F32, read), "{shift}");
         }
         assert_eq!(Source::with_bytes(&[0x80, 0x3f, 0], DenseFormat::Bf16, |source| source.len()), 1);
+    }
+
+    #[test]
+    fn matrices_are_turned_round() {
+        for cpu in Cpu::each() {
+            for (rows, columns) in [(1, 1), (3, 5), (40, 300), (130, 129), (0, 4)] {
+                let numbers: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+                let halves: Vec<bf16> = numbers.iter().map(|x| bf16::from_f32(*x)).collect();
+                let mut out = [vec![0.0; rows * columns], vec![0.0; rows * columns]];
+                Source::F32(&numbers).turned(&cpu, (rows, columns), &mut out[0]);
+                Source::Bf16(&halves).turned(&cpu, (rows, columns), &mut out[1]);
+                for i in 0..rows * columns {
+                    let from = i % rows * columns + i / rows;
+                    assert!(out[0][i] == numbers[from] && out[1][i] == halves[from].to_f32(), "{rows} x {columns}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a decoder is made of, layer by layer. Every "is this one different" is answered here, at load.
 
-use crate::{Activation, NormConfig, RopeConfig, Scores};
+use crate::{Activation, MoeConfig, NormConfig, RopeConfig, Scores};
 
 /// A decoder: token table, layers, final norm, output head.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +80,8 @@ pub enum Ffn {
         /// On the gate.
         activation: Activation,
     },
+    /// Some of many, as a router says.
+    Moe(MoeConfig),
 }
 
 /// Where the norms of a layer stand.

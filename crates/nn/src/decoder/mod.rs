@@ -2,17 +2,20 @@
 
 mod attention;
 mod config;
+mod ffn;
 mod step;
 
 pub use config::{AttentionConfig, DecoderConfig, Ffn, Head, LayerConfig, Mixer, Norms};
 
 use attention::Attention;
+use ffn::FeedForward;
+pub(crate) use ffn::Gated;
 pub(crate) use step::Step;
 
 use crate::linear::{Embedding, Linear};
 use crate::norm::Norm;
 use crate::weights::{Bias, Role, Weights};
-use crate::{Activation, Batch, Cache, CacheSpec, LayerCache, MediaRows, NnError, Rope, Tensor, host};
+use crate::{Batch, Cache, CacheSpec, LayerCache, MediaRows, NnError, Rope, Tensor, host};
 
 /// A loaded decoder.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Layer {
     mixer: Attention,
-    ffn: Gated,
+    ffn: FeedForward,
     norms: LayerNorms,
 }
 
@@ -40,19 +43,13 @@ enum LayerNorms {
     Sandwich { before_mixer: Norm, after_mixer: Norm, before_ffn: Norm, after_ffn: Norm },
 }
 
-#[derive(Debug)]
-struct Gated {
-    gate_up: Linear, // [2 * inner, hidden]
-    down: Linear,    // [hidden, inner]
-    activation: Activation,
-}
-
 impl Decoder {
     /// Loads `embed_tokens`, `layers.N` and `norm` at `body`, and `lm_head` at `top` when it is not tied.
     ///
     /// # Errors
-    /// A tensor is missing or shaped otherwise.
+    /// A tensor is missing or shaped otherwise; only experts are to be quantised, and there are none.
     pub fn load(config: &DecoderConfig, body: &Weights, top: &Weights) -> Result<Self, NnError> {
+        body.check_organization(config.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_))))?;
         let vocabulary = body.role(Role::Vocabulary);
         let (embedding, head) = match config.head {
             Head::Tied => {
@@ -151,15 +148,9 @@ impl Layer {
         let hidden = decoder.hidden;
         let norm = |name| w.norm(name, hidden, decoder.norm);
         let Mixer::Attention(attention) = &config.mixer;
-        let Ffn::Gated { inner, activation } = config.ffn;
-        let mlp = w.at("mlp");
         Ok(Self {
             mixer: Attention::load(attention, hidden, &w.at("self_attn"))?,
-            ffn: Gated {
-                gate_up: mlp.stacked(&[("gate_proj", inner), ("up_proj", inner)], hidden, Bias::Absent)?,
-                down: mlp.linear("down_proj", inner, hidden, Bias::Absent)?,
-                activation,
-            },
+            ffn: FeedForward::load(&config.ffn, hidden, &w.at("mlp"))?,
             norms: match config.norms {
                 Norms::Pre => LayerNorms::Pre { mixer: norm("input_layernorm")?, ffn: norm("post_attention_layernorm")? },
                 Norms::Sandwich => LayerNorms::Sandwich {
@@ -177,24 +168,17 @@ impl Layer {
             LayerNorms::Pre { mixer, ffn } => {
                 let mixed = self.mixer.mix(&mixer.forward(&x)?, index, step, cache)?;
                 let x = self.mixer.out().add_to(x, &mixed)?;
-                host::in_parts(x, self.ffn.gate_up.outputs(), |x| {
-                    let inner = self.ffn.inner(&ffn.forward(&x)?)?;
-                    self.ffn.down.add_to(x, &inner)
+                host::in_parts(x, self.ffn.width(), |x| {
+                    let normed = ffn.forward(&x)?;
+                    self.ffn.add_to(x, &normed)
                 })
             }
             LayerNorms::Sandwich { before_mixer, after_mixer, before_ffn, after_ffn } => {
                 let mixed = self.mixer.mix(&before_mixer.forward(&x)?, index, step, cache)?;
                 let x = (x + after_mixer.forward(&self.mixer.out().forward(&mixed)?)?)?;
-                let inner = self.ffn.inner(&before_ffn.forward(&x)?)?;
-                Ok((x + after_ffn.forward(&self.ffn.down.forward(&inner)?)?)?)
+                let made = self.ffn.forward(&before_ffn.forward(&x)?)?;
+                Ok((x + after_ffn.forward(&made)?)?)
             }
         }
-    }
-}
-
-impl Gated {
-    /// [rows, hidden] → [rows, inner]
-    fn inner(&self, x: &Tensor) -> Result<Tensor, NnError> {
-        self.activation.gate(self.gate_up.forward(x)?)
     }
 }
