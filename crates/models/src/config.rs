@@ -118,6 +118,11 @@ impl TextConfig {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
+    /// Of the feed-forward parts.
+    pub fn activation(&self) -> Activation {
+        self.hidden_activation.or(self.hidden_act).unwrap_or(Activation::Silu)
+    }
+
     /// How rotary frequencies are changed.
     pub fn rope(&self) -> RopeScalingConfig {
         self.rope_parameters.clone().or_else(|| self.rope_scaling.clone()).unwrap_or_default()
@@ -142,7 +147,7 @@ impl TextConfig {
         let rope = self.rope();
         let scaling = rope.scaling(files)?;
         let theta = rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0);
-        let activation = self.hidden_activation.or(self.hidden_act).unwrap_or(Activation::Silu);
+        let activation = self.activation();
         let head_dim = self.head_dim();
         let layer = LayerConfig {
             mixer: Mixer::Attention(AttentionConfig {

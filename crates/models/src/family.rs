@@ -35,8 +35,10 @@ pub static FAMILIES: &[Family] = &[
     qwen2_vl::FAMILY,
     qwen2_5_vl::FAMILY,
     qwen3_vl::FAMILY,
+    qwen3_vl::MOE,
     qwen2_vl::QWEN2,
     qwen3_vl::QWEN3,
+    qwen3_vl::QWEN3_MOE,
 ];
 
 /// A model ready to run.

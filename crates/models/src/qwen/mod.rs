@@ -6,6 +6,7 @@
 //! Resolution").
 
 mod config;
+mod experts;
 mod grid;
 mod model;
 mod patches;
@@ -15,8 +16,9 @@ mod text;
 mod tower;
 
 pub use config::Config;
+pub use experts::{Experts, Normalising};
 pub use model::load;
 pub use patches::PatchDefaults;
 pub use processor::{Clips, VisionProcessor};
-pub use text::{Axes, Line, Text};
+pub use text::{Axes, Feed, Line, Text};
 pub use tower::{LINEAR_MERGER, MLP_MERGER, Places, TowerConfig};

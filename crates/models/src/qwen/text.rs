@@ -3,6 +3,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::experts::Experts;
 use crate::ModelError;
 use crate::config::{CONFIG, TextConfig, head, read, read_part, require};
 
@@ -10,6 +11,7 @@ use crate::config::{CONFIG, TextConfig, head, read, read_part, require};
 #[derive(Debug, Clone, Copy)]
 pub struct Text {
     pub line: Line,
+    pub feed: Feed,
     pub axes: Axes,
     pub rms_norm_eps: f64,
     pub rope_theta: f64,
@@ -22,6 +24,15 @@ pub enum Line {
     Qwen2,
     /// Without, each head normed; heads need not share the hidden width among them.
     Qwen3,
+}
+
+/// What works on each token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    /// One part for all.
+    Gated,
+    /// Experts in some layers or all.
+    Experts(Experts),
 }
 
 /// Which axes of a position turn the pairs of a head. Numbers are pairs for time, height and width, where config.json does not
@@ -50,7 +61,8 @@ impl Text {
     /// Reads the language model's keys. They stand at the top of config.json, or in `text_config` since transformers 4.52.
     pub fn decoder(&self, files: &Files) -> Result<DecoderConfig, ModelError> {
         let mut defaults = json!({"hidden_act": "silu", "rms_norm_eps": self.rms_norm_eps, "rope_theta": self.rope_theta});
-        if self.line == Line::Qwen3 {
+        // With experts, the class has none.
+        if self.line == Line::Qwen3 && self.feed == Feed::Gated {
             defaults["head_dim"] = 128.into();
         }
         let text: TextConfig = part(files, defaults)?;
@@ -74,7 +86,10 @@ impl Text {
                 Line::Qwen2 => attention.qkv_bias = true,
                 Line::Qwen3 => attention.qk_norm = Some(norm),
             }
-            attention.scores.window = window.filter(|_| i >= extra.max_window_layers);
+            attention.scores.window = window.filter(|_| i >= extra.max_window_layers || self.feed != Feed::Gated);
+        }
+        if let Feed::Experts(experts) = self.feed {
+            experts.put_in(files, &mut decoder.layers, text.activation())?;
         }
         let sections = self.axes.sections(text.rope().mrope_section, decoder.ropes[0].width / 2);
         let refused = || ModelError::Config {
@@ -100,7 +115,7 @@ impl Axes {
     }
 }
 
-fn part<T: DeserializeOwned>(files: &Files, defaults: Value) -> Result<T, ModelError> {
+pub fn part<T: DeserializeOwned>(files: &Files, defaults: Value) -> Result<T, ModelError> {
     let whole: Value = files.required_json(CONFIG)?;
     if whole["text_config"].is_object() {
         read_part(files, CONFIG, "text_config", defaults)

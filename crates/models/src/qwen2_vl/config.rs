@@ -3,10 +3,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::ModelError;
-use crate::qwen::{Axes, Config, Line, MLP_MERGER, Places, Text, TowerConfig};
+use crate::qwen::{Axes, Config, Feed, Line, MLP_MERGER, Places, Text, TowerConfig};
 
 /// The language model.
-pub const TEXT: Text = Text { line: Line::Qwen2, axes: Axes::Sections([16, 24, 24]), rms_norm_eps: 1e-5, rope_theta: 1e6 };
+pub const TEXT: Text =
+    Text { line: Line::Qwen2, feed: Feed::Gated, axes: Axes::Sections([16, 24, 24]), rms_norm_eps: 1e-5, rope_theta: 1e6 };
 
 /// The same without a tower.
 pub const WORDS: Text = Text { axes: Axes::Time, rms_norm_eps: 1e-6, rope_theta: 1e4, ..TEXT };

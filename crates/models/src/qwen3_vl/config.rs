@@ -4,13 +4,22 @@ use serde_json::json;
 
 use crate::ModelError;
 use crate::config::{CONFIG, require};
-use crate::qwen::{Axes, Config, LINEAR_MERGER, Line, Places, Text, TowerConfig};
+use crate::qwen::{Axes, Config, Experts, Feed, LINEAR_MERGER, Line, Normalising, Places, Text, TowerConfig};
 
 /// The language model.
-const TEXT: Text = Text { line: Line::Qwen3, axes: Axes::Interleaved([24, 20, 20]), rms_norm_eps: 1e-6, rope_theta: 5e5 };
+pub const TEXT: Text =
+    Text { line: Line::Qwen3, feed: Feed::Gated, axes: Axes::Interleaved([24, 20, 20]), rms_norm_eps: 1e-6, rope_theta: 5e5 };
+
+/// The same with experts.
+pub const TEXT_MOE: Text =
+    Text { feed: Feed::Experts(Experts { experts: 60, chosen: 4, inner: 1408, normalising: Normalising::Always }), ..TEXT };
 
 /// The same without a tower.
 pub const WORDS: Text = Text { axes: Axes::Time, rope_theta: 1e4, ..TEXT };
+
+/// The same without a tower and with experts.
+pub const WORDS_MOE: Text =
+    Text { feed: Feed::Experts(Experts { experts: 128, chosen: 8, inner: 768, normalising: Normalising::Configured }), ..WORDS };
 
 /// The tower.
 #[derive(Debug, Deserialize)]
@@ -48,8 +57,8 @@ pub fn read(files: &Files) -> Result<(Config<VisionConfig>, TowerConfig), ModelE
 }
 
 /// The language model, which takes what the tower's blocks hand over.
-pub fn decoder(files: &Files, tower: &TowerConfig) -> Result<DecoderConfig, ModelError> {
-    let decoder = DecoderConfig { deepstack: tower.vit.tapped.len(), ..TEXT.decoder(files)? };
+pub fn decoder(files: &Files, text: Text, tower: &TowerConfig) -> Result<DecoderConfig, ModelError> {
+    let decoder = DecoderConfig { deepstack: tower.vit.tapped.len(), ..text.decoder(files)? };
     let enough = decoder.deepstack <= decoder.layers.len();
     require(enough, files, CONFIG, "vision_config.deepstack_visual_indexes are more than there are layers to add to")?;
     Ok(decoder)

@@ -6,6 +6,9 @@
 //! words before it. Reference: transformers, models/qwen3_vl.
 //!
 //! Qwen3 (Yang et al. 2025, "Qwen3 Technical Report") is that decoder alone. Reference: transformers, models/qwen3.
+//!
+//! Both come with experts too, of which a router chooses some for each token. Reference: transformers, models/qwen3_vl_moe and
+//! models/qwen3_moe.
 
 mod config;
 mod model;
@@ -31,4 +34,20 @@ pub const QWEN3: Family = Family {
     modalities: &[],
     processor: text_only::processor,
     model: model::load_text,
+};
+
+pub const MOE: Family = Family {
+    name: "qwen3_vl_moe",
+    title: "Qwen3-VL-MoE",
+    architectures: &["Qwen3VLMoeForConditionalGeneration"],
+    model: model::load_moe,
+    ..FAMILY
+};
+
+pub const QWEN3_MOE: Family = Family {
+    name: "qwen3_moe",
+    title: "Qwen3-MoE",
+    architectures: &["Qwen3MoeForCausalLM"],
+    model: model::load_text_moe,
+    ..QWEN3
 };
