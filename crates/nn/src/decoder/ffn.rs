@@ -10,7 +10,7 @@ use crate::{Activation, NnError};
 #[derive(Debug)]
 pub enum FeedForward {
     Gated(Gated),
-    Moe(Moe),
+    Moe(Box<Moe>),
 }
 
 /// down(activation(gate(x)) * up(x))
@@ -25,7 +25,7 @@ impl FeedForward {
     pub fn load(config: &Ffn, hidden: usize, w: &Weights) -> Result<Self, NnError> {
         Ok(match config {
             Ffn::Gated { inner, activation } => Self::Gated(Gated::load(hidden, *inner, *activation, w)?),
-            Ffn::Moe(moe) => Self::Moe(Moe::load(moe, hidden, w)?),
+            Ffn::Moe(moe) => Self::Moe(Box::new(Moe::load(moe, hidden, w)?)),
         })
     }
 
