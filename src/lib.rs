@@ -39,6 +39,6 @@ pub use hub::{Hub, OnProgress, Progress, Task};
 pub use importance::ImportanceSource;
 pub use load::{Capacity, Dtype, KvCache, LoadOptions, Model};
 pub use models::{FAMILIES, Family};
-pub use nn::{Coverage, KvFormat, MediaKind, Quant};
+pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant};
 pub use source::ModelSource;
 pub use text::Grammar;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, ModelError, Processor};
-use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Quant};
+use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Organization, Quant};
 use serde_json::Value;
 use sysinfo::System;
 use text::{ChatTemplate, Grammars, TemplateFiles, TextError, Tokenizer};
@@ -27,6 +27,8 @@ pub struct LoadOptions {
     pub dtype: Dtype,
     /// Block format of the language model's matrices.
     pub quant: Option<Quant>,
+    /// Which of them are quantised.
+    pub organization: Organization,
     /// What quantising goes by, if not only by the weights themselves.
     pub importance: Option<ImportanceSource>,
     /// A tokenizer.json to use instead of the model's.
@@ -122,6 +124,7 @@ impl LoadOptions {
             hub,
             dtype: Dtype::Auto,
             quant: None,
+            organization: Organization::Default,
             importance: None,
             tokenizer: None,
             chat_template: None,
@@ -213,9 +216,13 @@ impl Inner {
         };
         let tell_of_load = tell.clone();
         let progress = Arc::new(move |done, total| tell_of_load(Progress { task: Task::Load, done, total }));
-        let mut settings = LoadSettings { dtype, quant: options.quant, progress, ..LoadSettings::default() };
+        let LoadOptions { quant, organization, .. } = *options;
+        if quant.is_none() && organization != Organization::Default {
+            return Err(Error::Source("an organization is of use only together with a quantisation".into()));
+        }
+        let mut settings = LoadSettings { dtype, quant, organization, progress, ..LoadSettings::default() };
         if let Some(source) = &options.importance {
-            if options.quant.is_none() {
+            if quant.is_none() {
                 return Err(Error::Source("an importance is of use only together with a quantisation".into()));
             }
             settings.importance = Some(Arc::new(source.read(files, &tokenizer, &settings, &tell)?));

@@ -13,11 +13,19 @@ fn hub() -> Hub {
     Hub { cache: "/nonexistent".into(), endpoint: None, token: None, offline: true }
 }
 
-/// A copy of a small fixture that a case may spoil.
-fn copy() -> tempfile::TempDir {
+/// A copy of a fixture that a case may spoil.
+fn copy(name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    fixtures::copy("qwen2_vl", folder.path()).unwrap();
+    fixtures::copy(name, folder.path()).unwrap();
     folder
+}
+
+/// What is said while a folder is loaded.
+async fn complaint(folder: &Path) -> String {
+    match Model::load(LoadOptions::new(ModelSource::Folder(folder.into()), hub()), Arc::new(|_| ())).await {
+        Err(e) => e.to_string(),
+        Ok(_) => "no complaint".into(),
+    }
 }
 
 /// Changes a JSON file; null removes a key.
@@ -75,18 +83,44 @@ async fn one_line_names_the_file_and_the_key() {
     ];
     let mut wrong = Vec::new();
     for (expected, spoil) in cases {
-        let folder = copy();
+        let folder = copy("qwen2_vl");
         spoil(folder.path());
-        let options = LoadOptions::new(ModelSource::Folder(folder.path().into()), hub());
-        let message = match Model::load(options, Arc::new(|_| ())).await {
-            Err(e) => e.to_string(),
-            Ok(_) => "no complaint".into(),
-        };
+        let message = complaint(folder.path()).await;
         if !message.contains(expected) || message.contains('\n') {
             wrong.push(format!("expected {expected:?} in {message:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn families_check_what_they_alone_have() {
+    let (config, video) = ("config.json", "video_preprocessor_config.json");
+    let cases = [
+        ("qwen2", config, "/sliding_window", json!(0)),
+        ("qwen2_5_vl", config, "/vision_config/window_size", json!(27)),
+        ("qwen2_5_vl", config, "/vision_config/tokens_per_second", json!(-1)),
+        ("qwen2_5_vl", config, "/vision_config/num_heads", json!(5)),
+        ("qwen3", config, "/attention_bias", json!(true)),
+        ("qwen3_moe", config, "/num_experts_per_tok", json!(7)),
+        ("qwen3_moe", config, "/moe_intermediate_size", json!(0)),
+        ("qwen3_vl_moe", config, "/text_config/decoder_sparse_step", json!(0)),
+        ("qwen3_vl", config, "/vision_config/num_position_embeddings", json!(63)),
+        ("qwen3_vl", config, "/vision_config/deepstack_visual_indexes", json!([2, 0])),
+        ("qwen3_vl", config, "/text_config/rope_scaling/mrope_section", json!([1, 1, 1])),
+        ("qwen3_vl", video, "/patch_size", json!(14)),
+        ("qwen3_vl", video, "/size/shortest_edge", json!(40000)),
+    ];
+    for (name, file, key, value) in cases {
+        let folder = copy(name);
+        let path = folder.path().join(file);
+        let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        *json.pointer_mut(key).unwrap() = value;
+        fs::write(path, json.to_string()).unwrap();
+        let (message, key) = (complaint(folder.path()).await, key.rsplit('/').next().unwrap());
+        let named = message.contains(file) && message.contains(key) && !message.contains('\n');
+        assert!(named, "{name}: expected {file} and {key} in {message:?}");
+    }
 }
 
 #[test]

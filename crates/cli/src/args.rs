@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mistralrs::{Capacity, Dtype, KvFormat, Quant};
+use mistralrs::{Capacity, Dtype, KvFormat, Organization, Quant};
 
 /// Answers about pictures, sound and clips.
 #[derive(Debug, Parser)]
@@ -38,6 +38,9 @@ pub struct ModelOptions {
     /// Quantise while loading: a level (2 3 4 5 6 8) or a format (q4k, q8_0, ...)
     #[arg(long, visible_alias = "isq", value_name = "LEVEL|FORMAT")]
     pub quant: Option<Quant>,
+    /// What --quant is for: all of the language model, or its experts alone
+    #[arg(long, value_enum, value_name = "WHICH", requires = "quant", default_value = "default")]
+    pub isq_organization: OrganizationArgument,
     /// Importance matrix of llama.cpp (.gguf or .dat) for --quant to go by
     #[arg(long, value_name = "FILE", requires = "quant", conflicts_with = "calibration_file")]
     pub imatrix: Option<PathBuf>,
@@ -84,6 +87,14 @@ pub enum KvCacheType {
     Bf16,
     F16,
     Q8,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OrganizationArgument {
+    /// All matrices
+    Default,
+    /// Routed experts, everything else as it is
+    Moqe,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -219,6 +230,15 @@ impl ModelOptions {
     }
 }
 
+impl From<OrganizationArgument> for Organization {
+    fn from(argument: OrganizationArgument) -> Self {
+        match argument {
+            OrganizationArgument::Default => Self::Default,
+            OrganizationArgument::Moqe => Self::Moqe,
+        }
+    }
+}
+
 impl From<DtypeArgument> for Dtype {
     fn from(argument: DtypeArgument) -> Self {
         match argument {
@@ -248,8 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn an_importance_needs_a_quantisation_and_is_one() {
+    fn what_is_said_of_a_quantisation_needs_one() {
         let cases = [
+            ("--isq-organization moqe", false),
+            ("--isq 4 --isq-organization moqe", true),
+            ("--quant q4k --isq-organization default", true),
+            ("--quant 4 --isq-organization some", false),
             ("--imatrix a.gguf", false),
             ("--calibration-file a.txt", false),
             ("--quant 2 --imatrix a.gguf", true),

@@ -29,6 +29,7 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
     let options = LoadOptions {
         dtype: options.dtype.into(),
         quant: options.quant,
+        organization: options.isq_organization.into(),
         importance: matrix.or(options.calibration_file.map(ImportanceSource::Text)),
         tokenizer: options.tokenizer,
         chat_template: options.chat_template,

@@ -66,6 +66,31 @@ fn a_model_quantised_by_what_it_reads() {
     assert_eq!(mistralrs(&["run", "--calibration-file", &file]).status.code(), Some(2));
 }
 
+#[test]
+fn experts_alone_are_quantised_where_there_are_some() {
+    let run = |name: &str| {
+        let folder = fixtures::model(name).unwrap().display().to_string();
+        mistralrs(&[
+            "run",
+            "-m",
+            &folder,
+            "--isq",
+            "4",
+            "--isq-organization",
+            "moqe",
+            "--max-tokens",
+            "3",
+            "-i",
+            "What is there?",
+        ])
+    };
+    let output = run("qwen3_vl_moe");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = run("qwen3_vl");
+    let complaint = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && complaint.contains("moqe"), "{complaint}");
+}
+
 /// A checkpoint of a fixture in which a file has other content.
 fn spoiled(file: &str, content: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();

@@ -72,6 +72,17 @@ fn scale_body<M: MulAdd>(factor: f32, y: &mut [f32]) {
     }
 }
 
+/// y [rows, width] *= the factor of its row [rows]
+pub fn scale_rows(cpu: &Cpu, factors: &[f32], y: &mut [f32]) {
+    let width = y.len() / factors.len().max(1);
+    assert_eq!(width * factors.len(), y.len(), "a factor for each row");
+    if width > 0 {
+        share::rows(cpu, y, width, width, |first, y| {
+            y.chunks_exact_mut(width).zip(&factors[first..]).for_each(|(y, factor)| scale_part(cpu.isa, *factor, y));
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +112,9 @@ mod tests {
                 let mut y = before.clone();
                 add_row(&cpu, &row, &mut y);
                 assert!((0..y.len()).all(|i| y[i] == before[i] + row[i % width]), "{cpu:?} {rows} {width}");
+                let (factors, mut y) = (random(&mut rng, rows, 2.0), before.clone());
+                scale_rows(&cpu, &factors, &mut y);
+                assert!((0..y.len()).all(|i| y[i] == before[i] * factors[i / width]), "{cpu:?} {rows} {width}");
             }
         }
     }

@@ -50,7 +50,7 @@ pub use isa::Isa;
 pub use kv::{KvCache, KvFormat, KvShape, KvSpan};
 pub use memory::Memory;
 pub use pool::Pool;
-pub use product::{Out, Source};
+pub use product::{Out, Routes, Source};
 pub use quantised::QuantisedMatrix;
 
 /// What operations run on.

@@ -12,6 +12,7 @@ use crate::ModelError;
 
 pub const CONFIG: &str = "config.json";
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
+pub const VIDEO_PREPROCESSOR: &str = "video_preprocessor_config.json";
 
 /// A configuration file over the defaults of its class: releases leave out what equals the default.
 pub fn read<T: DeserializeOwned>(files: &Files, file: &str, defaults: Value) -> Result<T, ModelError> {
@@ -117,6 +118,11 @@ impl TextConfig {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
+    /// Of the feed-forward parts.
+    pub fn activation(&self) -> Activation {
+        self.hidden_activation.or(self.hidden_act).unwrap_or(Activation::Silu)
+    }
+
     /// How rotary frequencies are changed.
     pub fn rope(&self) -> RopeScalingConfig {
         self.rope_parameters.clone().or_else(|| self.rope_scaling.clone()).unwrap_or_default()
@@ -141,7 +147,7 @@ impl TextConfig {
         let rope = self.rope();
         let scaling = rope.scaling(files)?;
         let theta = rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0);
-        let activation = self.hidden_activation.or(self.hidden_act).unwrap_or(Activation::Silu);
+        let activation = self.activation();
         let head_dim = self.head_dim();
         let layer = LayerConfig {
             mixer: Mixer::Attention(AttentionConfig {
@@ -164,6 +170,7 @@ impl TextConfig {
             norm: NormConfig::Rms { eps: self.rms_norm_eps },
             ropes: vec![RopeConfig { width: head_dim, theta, scaling, sections: Vec::new() }],
             head,
+            deepstack: 0,
         })
     }
 }

@@ -4,7 +4,7 @@ use nn::{Checkpoint, Coverage, DType, Files, LoadSettings, MediaKind, Model, Wei
 use serde_json::Value;
 
 use crate::config::CONFIG;
-use crate::{ModelError, Processor, gemma3, idefics3, qwen2_vl};
+use crate::{ModelError, Processor, gemma3, idefics3, qwen2_5_vl, qwen2_vl, qwen3_vl};
 
 /// Reads a family's processor.
 pub type LoadProcessor = fn(&Files) -> Result<Box<dyn Processor>, ModelError>;
@@ -28,7 +28,18 @@ pub struct Family {
 }
 
 /// All families, in the order of the table that users see.
-pub static FAMILIES: &[Family] = &[gemma3::FAMILY, idefics3::FAMILY, idefics3::SMOLVLM, qwen2_vl::FAMILY];
+pub static FAMILIES: &[Family] = &[
+    gemma3::FAMILY,
+    idefics3::FAMILY,
+    idefics3::SMOLVLM,
+    qwen2_vl::FAMILY,
+    qwen2_5_vl::FAMILY,
+    qwen3_vl::FAMILY,
+    qwen3_vl::MOE,
+    qwen2_vl::QWEN2,
+    qwen3_vl::QWEN3,
+    qwen3_vl::QWEN3_MOE,
+];
 
 /// A model ready to run.
 pub struct Loaded {

@@ -6,7 +6,8 @@
 //! Must never know: requests, batching, HTTP, how long a cache lives. A [`Processor`] is a pure function of pixels and samples.
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
-//! (media → arrays and placeholders) and `model.rs` (the forward pass).
+//! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `qwen` for that whole
+//! line, `siglip` for a tower, `text_only` for members without one.
 
 mod config;
 mod error;
@@ -16,8 +17,12 @@ mod idefics3;
 mod pixels;
 mod processor;
 mod prompt;
+mod qwen;
+mod qwen2_5_vl;
 mod qwen2_vl;
+mod qwen3_vl;
 mod siglip;
+mod text_only;
 
 pub use error::ModelError;
 pub use family::{FAMILIES, Family, LoadModel, LoadProcessor, Loaded, load};

@@ -46,12 +46,17 @@ pub struct Pixels {
 impl Pixels {
     /// Reads preprocessor_config.json.
     pub fn read(files: &Files, defaults: PixelDefaults) -> Result<Self, ModelError> {
+        Self::read_from(files, PREPROCESSOR, defaults)
+    }
+
+    /// Reads another file of its kind.
+    pub fn read_from(files: &Files, file: &str, defaults: PixelDefaults) -> Result<Self, ModelError> {
         let defaults = json!({
             "image_mean": defaults.mean, "image_std": defaults.std, "resample": defaults.resample,
             "rescale_factor": 1.0 / 255.0, "do_normalize": true, "do_rescale": true,
         });
-        let config: PixelConfig = read(files, PREPROCESSOR, defaults)?;
-        let check = |met, reason| require(met, files, PREPROCESSOR, reason);
+        let config: PixelConfig = read(files, file, defaults)?;
+        let check = |met, reason| require(met, files, file, reason);
         check(config.image_std.iter().all(|s| s.is_finite() && *s > 0.0), "image_std must be positive")?;
         check(config.image_mean.iter().all(|m| m.is_finite()), "image_mean must be finite")?;
         check(config.rescale_factor.is_finite(), "rescale_factor must be finite")?;

@@ -1,6 +1,6 @@
 //! SigLIP (Zhai et al. 2023): the tower that several families look through. Squares of pixels, learned places, pre-norm blocks.
 
-use nn::{Bias, Files, Linear, NnError, Norm, NormConfig, Role, SIGLIP_NAMES, Tensor, Vit, VitConfig, Weights, patchify};
+use nn::{Bias, Files, Linear, Mlp, NnError, Norm, NormConfig, Role, SIGLIP_NAMES, Tensor, Vit, VitConfig, Weights, patchify};
 use serde::Deserialize;
 
 use crate::ModelError;
@@ -39,10 +39,11 @@ impl SiglipConfig {
         VitConfig {
             width: self.hidden_size,
             heads: self.num_attention_heads,
-            inner: self.intermediate_size,
+            mlp: Mlp::Plain { inner: self.intermediate_size, activation: self.hidden_act },
             layers: self.num_hidden_layers,
+            windowed: Vec::new(),
+            tapped: Vec::new(),
             norm: NormConfig::Layer { eps: self.layer_norm_eps },
-            activation: self.hidden_act,
             names: &SIGLIP_NAMES,
         }
     }

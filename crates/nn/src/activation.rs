@@ -7,6 +7,9 @@ use crate::{NnError, host};
 /// Elementwise functions, by the names of Hugging Face configs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Activation {
+    /// σ(x) = 1 / (1 + e^-x)
+    #[serde(rename = "sigmoid")]
+    Sigmoid,
     /// x σ(x)
     #[serde(rename = "silu")]
     Silu,
@@ -32,6 +35,7 @@ impl Activation {
             return Ok(x);
         }
         Ok(match self {
+            Self::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip()?,
             Self::Silu => x.silu()?,
             Self::Gelu => x.gelu_erf()?,
             Self::GeluTanh => x.gelu()?,
@@ -58,6 +62,7 @@ impl Activation {
 
     fn kernel(self) -> kernels::Activation {
         match self {
+            Self::Sigmoid => kernels::Activation::Sigmoid,
             Self::Silu => kernels::Activation::Silu,
             Self::Gelu => kernels::Activation::Gelu,
             Self::GeluTanh => kernels::Activation::GeluTanh,

@@ -102,6 +102,11 @@ impl Checkpoint {
         self.entries.contains_key(name)
     }
 
+    /// The shape of a tensor, if there is one of this full name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
     /// Whether there is any tensor below this prefix.
     pub fn has_below(&self, prefix: &str) -> bool {
         let below = format!("{prefix}.");

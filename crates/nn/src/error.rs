@@ -47,6 +47,9 @@ pub enum NnError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Only experts were to be quantised.
+    #[error("only experts are to be quantised (moqe), but this model has none; without that, all its matrices are quantised")]
+    NoExperts,
     /// A media input is not what the model's encoder takes.
     #[error("the encoder was given no usable array {0:?}")]
     Input(&'static str),

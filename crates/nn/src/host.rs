@@ -57,9 +57,18 @@ pub fn make(shape: impl Into<Shape>, work: impl FnOnce(&mut [f32])) -> Result<Te
     Ok(Tensor::from_vec(numbers, shape, &candle_core::Device::Cpu)?)
 }
 
+/// x [rows, width] times a factor for each row [rows, 1]. Takes the tensor's place where it can, so nobody else may hold it.
+pub fn scale_rows(x: Tensor, factors: &Tensor) -> Result<Tensor, NnError> {
+    if !here(&x) {
+        return Ok(x.broadcast_mul(factors)?);
+    }
+    read(factors, |factors| change(&x, |x| kernels::elementwise::scale_rows(cpu(), factors, x)))??;
+    Ok(x)
+}
+
 /// Numbers of an intermediate result that are worth keeping together: 16 MiB. Larger ones would come fresh from the system and go
 /// back to it every time, page by page.
-const NUMBERS_AT_A_TIME: usize = 4 << 20;
+pub const NUMBERS_AT_A_TIME: usize = 4 << 20;
 
 /// Changes x [rows, width] by adding to it what `work` makes of some of its rows at a time; `inner` is the width of the widest
 /// intermediate result. `work` is handed neighbouring rows of x, and takes their place where it can.

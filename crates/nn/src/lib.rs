@@ -19,6 +19,7 @@ mod host;
 mod importance;
 mod linear;
 mod model;
+mod moe;
 mod norm;
 mod prompt;
 mod quant;
@@ -40,9 +41,13 @@ pub use importance::{Calibration, Coverage, Importance, Observer};
 pub use kernels::KvFormat;
 pub use linear::{Embedding, Format, Linear, Packed};
 pub use model::{Model, Pause, argmax};
+pub use moe::{ExpertLinear, MoeConfig, RouterConfig, Routes, Scoring, SharedExpert, Shares, Weighed};
 pub use norm::{Norm, NormConfig};
 pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
-pub use quant::Quant;
+pub use quant::{Organization, Quant};
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
-pub use vit::{FUSED_NAMES, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool, patchify, pixel_shuffle};
+pub use vit::{
+    FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool,
+    patchify, pixel_shuffle,
+};
 pub use weights::{Bias, LoadSettings, OnProgress, Role, Weights};

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Module, Tensor};
-use kernels::{DenseMatrix, Out, QuantisedMatrix, Source};
+use kernels::{DenseMatrix, Out, QuantisedMatrix, Routes, Source};
 
 use crate::importance::Watch;
 use crate::{Checkpoint, NnError, Quant, host};
@@ -120,7 +120,7 @@ impl Linear {
     }
 }
 
-/// A weight [outputs, inputs] in the layout of the kernels.
+/// A weight [outputs, inputs] in the layout of the kernels, or those of several experts, [experts, outputs, inputs].
 #[derive(Debug)]
 pub enum Packed {
     /// Number by number.
@@ -131,10 +131,15 @@ pub enum Packed {
 
 impl Packed {
     /// Zeros, to be filled by [`Packed::fill`].
-    pub fn new((outputs, inputs): (usize, usize), format: Format) -> Self {
+    pub fn new(shape: (usize, usize), format: Format) -> Self {
+        Self::of_experts(1, shape, format)
+    }
+
+    /// Zeros; the outputs of expert `e` are those from `e * outputs` on.
+    pub fn of_experts(experts: usize, (outputs, inputs): (usize, usize), format: Format) -> Self {
         match format {
-            Format::Dense(dtype) => Self::Dense(DenseMatrix::new((outputs, inputs), host::dense_format(dtype))),
-            Format::Blocks(quant) => Self::Blocks(QuantisedMatrix::new(quant.block_format(), outputs, inputs)),
+            Format::Dense(dtype) => Self::Dense(DenseMatrix::of_experts(experts, (outputs, inputs), host::dense_format(dtype))),
+            Format::Blocks(quant) => Self::Blocks(QuantisedMatrix::of_experts(experts, quant.block_format(), outputs, inputs)),
         }
     }
 
@@ -154,7 +159,8 @@ impl Packed {
         }
     }
 
-    fn inputs(&self) -> usize {
+    /// Width of what is multiplied.
+    pub fn inputs(&self) -> usize {
         match self {
             Self::Dense(matrix) => matrix.inputs(),
             Self::Blocks(matrix) => matrix.inputs(),
@@ -172,6 +178,22 @@ impl Packed {
         match self {
             Self::Dense(matrix) => matrix.matmul(host::cpu(), x, bias, y),
             Self::Blocks(matrix) => matrix.matmul(host::cpu(), x, bias, y),
+        }
+    }
+
+    /// Rows x [.., inputs] by the experts that they are routed to, y [pairs, outputs].
+    pub fn dispatch(&self, x: &[f32], routes: Routes<'_>, y: &mut [f32]) {
+        match self {
+            Self::Dense(matrix) => matrix.dispatch(host::cpu(), x, routes, y),
+            Self::Blocks(matrix) => matrix.dispatch(host::cpu(), x, routes, y),
+        }
+    }
+
+    /// Adds what the experts make of x [pairs, inputs], by their shares, to the rows y [.., outputs] that these came from.
+    pub fn combine(&self, x: &[f32], routes: Routes<'_>, y: &mut [f32]) {
+        match self {
+            Self::Dense(matrix) => matrix.combine(host::cpu(), x, routes, y),
+            Self::Blocks(matrix) => matrix.combine(host::cpu(), x, routes, y),
         }
     }
 

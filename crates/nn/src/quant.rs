@@ -20,6 +20,17 @@ pub enum Quant {
     Q5_1,
 }
 
+/// Which of the language model's matrices are quantised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Organization {
+    /// All but routers.
+    #[default]
+    Default,
+    /// Those of routed experts alone (Kim et al. 2023, "Mixture of Quantized Experts"): they are most of a model, and each errs in a
+    /// part of the result.
+    Moqe,
+}
+
 const NAMES: [(&str, Quant); 16] = [
     ("2", Quant::Q2K),
     ("3", Quant::Q3K),

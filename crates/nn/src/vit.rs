@@ -1,4 +1,4 @@
-//! The one vision transformer: pre-norm blocks over patches that attend within their segment.
+//! The one vision transformer: pre-norm blocks over patches that attend within their segment, or within a window of it.
 
 use candle_core::{D, Tensor};
 
@@ -21,16 +21,37 @@ pub struct VitConfig {
     pub width: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Width inside the feed-forward part.
-    pub inner: usize,
+    /// Feed-forward part.
+    pub mlp: Mlp,
     /// Number of blocks.
     pub layers: usize,
+    /// Blocks that look no further than their window, by number.
+    pub windowed: Vec<usize>,
+    /// Blocks whose states are asked for too, by number, ascending.
+    pub tapped: Vec<usize>,
     /// Norms of the blocks.
     pub norm: NormConfig,
-    /// Of the feed-forward part.
-    pub activation: Activation,
     /// Names in the checkpoint.
     pub names: &'static VitNames,
+}
+
+/// What works on each patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // inner: width inside
+pub enum Mlp {
+    /// down(activation(up(x)))
+    Plain { inner: usize, activation: Activation },
+    /// down(activation(gate(x)) * up(x)) (Shazeer 2020)
+    Gated { inner: usize, activation: Activation },
+}
+
+/// Which patches see each other: lengths of neighbouring runs. Each list adds up to all patches.
+#[derive(Debug, Clone, Copy)]
+pub struct Runs<'a> {
+    /// Pictures, or steps in time of a clip.
+    pub segments: &'a [usize],
+    /// What the segments are cut into for blocks that look no further.
+    pub windows: &'a [usize],
 }
 
 /// What the parts of a block are called.
@@ -43,7 +64,8 @@ pub struct VitNames {
     pub qkv: &'static [&'static str],
     pub out: &'static str,
     pub norm2: &'static str,
-    pub up: &'static str,
+    /// One matrix, or gate and values.
+    pub up: &'static [&'static str],
     pub down: &'static str,
 }
 
@@ -54,7 +76,7 @@ pub const SIGLIP_NAMES: VitNames = VitNames {
     qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
     out: "self_attn.out_proj",
     norm2: "layer_norm2",
-    up: "mlp.fc1",
+    up: &["mlp.fc1"],
     down: "mlp.fc2",
 };
 
@@ -65,9 +87,15 @@ pub const FUSED_NAMES: VitNames = VitNames {
     qkv: &["attn.qkv"],
     out: "attn.proj",
     norm2: "norm2",
-    up: "mlp.fc1",
+    up: &["mlp.fc1"],
     down: "mlp.fc2",
 };
+
+/// The same with a gate.
+pub const FUSED_GATED_NAMES: VitNames = VitNames { up: &["mlp.gate_proj", "mlp.up_proj"], down: "mlp.down_proj", ..FUSED_NAMES };
+
+/// The same with other names in the feed-forward part.
+pub const FUSED_LINEAR_NAMES: VitNames = VitNames { up: &["mlp.linear_fc1"], down: "mlp.linear_fc2", ..FUSED_NAMES };
 
 /// A loaded tower, without patch embedding and projector.
 #[derive(Debug)]
@@ -81,11 +109,27 @@ pub struct Vit {
 struct Block {
     norm1: Norm,
     qkv: Linear, // [3 * width, width]
+    reach: Reach,
     out: Linear,
     norm2: Norm,
-    up: Linear,
-    activation: Activation,
+    up: Linear, // [inner, width], or [2 * inner, width] with a gate
+    mlp: Mlp,
     down: Linear,
+    after: After,
+}
+
+/// How far the patches of a block see.
+#[derive(Debug, Clone, Copy)]
+enum Reach {
+    Segment,
+    Window,
+}
+
+/// What becomes of a block's states, beside being the next one's.
+#[derive(Debug, Clone, Copy)]
+enum After {
+    Passed,
+    Tapped,
 }
 
 impl Vit {
@@ -95,7 +139,7 @@ impl Vit {
     /// A tensor is missing or shaped otherwise.
     pub fn load(config: &VitConfig, w: &Weights) -> Result<Self, NnError> {
         let layers = w.role(Role::Encoder).at(config.names.layers);
-        let blocks = (0..config.layers).map(|i| Block::load(config, &layers.at(i))).collect::<Result<_, _>>()?;
+        let blocks = (0..config.layers).map(|i| Block::load(config, i, &layers.at(i))).collect::<Result<_, _>>()?;
         let qkv = Qkv { heads: config.heads, kv_heads: config.heads, head_dim: config.width / config.heads };
         Ok(Self { blocks, qkv, format: w.attention_format() })
     }
@@ -105,32 +149,36 @@ impl Vit {
     /// # Errors
     /// Shapes do not fit, the device failed, or the pause said to stop.
     pub fn forward(&self, x: Tensor, segments: &[usize], rope: Option<&RopeTable>, pause: &mut Pause) -> Result<Tensor, NnError> {
-        if !host::here(&x) {
-            return self.forward_rows(x, segments, rope, pause);
-        }
-        // Segments know nothing of each other: a few at a time keep what they become in the caches.
-        let mut parts = Vec::new();
-        let (mut row, mut rest) = (0, segments);
-        while !rest.is_empty() {
-            let fits = |count: &usize| rest[..*count].iter().sum::<usize>() <= ROWS_AT_A_TIME;
-            let count = (2..=rest.len()).take_while(fits).last().unwrap_or(1);
-            let (now, later) = rest.split_at(count);
-            let rows = now.iter().sum();
-            let rope = rope.map(|rope| rope.narrow(row, rows)).transpose()?;
-            parts.push(self.forward_rows(x.narrow(0, row, rows)?, now, rope.as_ref(), pause)?);
-            (row, rest) = (row + rows, later);
-        }
-        Ok(Tensor::cat(&parts, 0)?)
+        let mut states = self.states(x, Runs { segments, windows: segments }, rope, pause)?;
+        states.pop().ok_or(NnError::Input("a segment of patches"))
     }
 
-    fn forward_rows(
-        &self,
-        x: Tensor,
-        segments: &[usize],
-        rope: Option<&RopeTable>,
-        pause: &mut Pause,
-    ) -> Result<Tensor, NnError> {
+    /// x [patches, width] → the states behind each tapped block and behind the last one, of the same shape.
+    ///
+    /// # Errors
+    /// Shapes do not fit, the device failed, or the pause said to stop.
+    pub fn states(&self, x: Tensor, runs: Runs<'_>, rope: Option<&RopeTable>, pause: &mut Pause) -> Result<Vec<Tensor>, NnError> {
+        if !host::here(&x) {
+            return self.states_of(x, runs, rope, pause);
+        }
+        // Segments know nothing of each other: a few at a time keep what they become in the caches.
+        let mut parts: Vec<Vec<Tensor>> = Vec::new(); // by state
+        let (mut row, mut rest) = (0, runs);
+        while !rest.segments.is_empty() {
+            let (now, later) = rest.split(ROWS_AT_A_TIME);
+            let rows = now.segments.iter().sum();
+            let rope = rope.map(|rope| rope.narrow(row, rows)).transpose()?;
+            let states = self.states_of(x.narrow(0, row, rows)?, now, rope.as_ref(), pause)?;
+            parts.resize_with(states.len(), Vec::new);
+            parts.iter_mut().zip(states).for_each(|(part, state)| part.push(state));
+            (row, rest) = (row + rows, later);
+        }
+        parts.into_iter().map(|part| Ok(Tensor::cat(&part, 0)?)).collect()
+    }
+
+    fn states_of(&self, x: Tensor, runs: Runs<'_>, rope: Option<&RopeTable>, pause: &mut Pause) -> Result<Vec<Tensor>, NnError> {
         let mut x = x;
+        let mut states = Vec::new();
         for block in &self.blocks {
             pause()?;
             let mut qkv = block.qkv.forward(&block.norm1.forward(&x)?)?;
@@ -138,31 +186,67 @@ impl Vit {
                 qkv = rope.turn(qkv, self.qkv.turned(), None)?;
             }
             pause()?;
+            let runs = match block.reach {
+                Reach::Segment => runs.segments,
+                Reach::Window => runs.windows,
+            };
             let scores = Scores { scale: (self.qkv.head_dim as f64).powf(-0.5), softcap: None, window: None };
-            x = block.out.add_to(x, &attention_within(&qkv, self.qkv, segments, scores, self.format)?)?;
+            x = block.out.add_to(x, &attention_within(&qkv, self.qkv, runs, scores, self.format)?)?;
             x = host::in_parts(x, block.up.outputs(), |x| {
                 pause()?;
-                let inner = block.activation.forward(block.up.forward(&block.norm2.forward(&x)?)?)?;
+                let inner = block.mlp.inner(block.up.forward(&block.norm2.forward(&x)?)?)?;
                 block.down.add_to(x, &inner)
             })?;
+            if let After::Tapped = block.after {
+                states.push(x.copy()?); // The next block takes the place of x.
+            }
         }
-        Ok(x)
+        states.push(x);
+        Ok(states)
+    }
+}
+
+impl<'a> Runs<'a> {
+    /// The first segments, which have at most `rows_max` patches together or are a single one, and the others.
+    fn split(self, rows_max: usize) -> (Self, Self) {
+        let fits = |count: &usize| self.segments[..*count].iter().sum::<usize>() <= rows_max;
+        let count = (2..=self.segments.len()).take_while(fits).last().unwrap_or(1);
+        let (now, later) = self.segments.split_at(count);
+        let (rows, mut covered) = (now.iter().sum::<usize>(), 0);
+        let inside = self.windows.iter().take_while(|window| {
+            covered += **window;
+            covered <= rows
+        });
+        let windows = self.windows.split_at(inside.count());
+        (Self { segments: now, windows: windows.0 }, Self { segments: later, windows: windows.1 })
+    }
+}
+
+impl Mlp {
+    /// What `up` made of rows → [rows, inner].
+    fn inner(self, up: Tensor) -> Result<Tensor, NnError> {
+        match self {
+            Self::Plain { activation, .. } => activation.forward(up),
+            Self::Gated { activation, .. } => activation.gate(up),
+        }
     }
 }
 
 impl Block {
-    fn load(config: &VitConfig, w: &Weights) -> Result<Self, NnError> {
-        let VitConfig { width, inner, names, .. } = *config;
-        let fused = 3 * width / names.qkv.len();
-        let qkv: Vec<(&str, usize)> = names.qkv.iter().map(|name| (*name, fused)).collect();
+    fn load(config: &VitConfig, number: usize, w: &Weights) -> Result<Self, NnError> {
+        let VitConfig { width, names, mlp, .. } = *config;
+        let (Mlp::Plain { inner, .. } | Mlp::Gated { inner, .. }) = mlp;
+        let parts = |names: &[&'static str], outputs| names.iter().map(|name| (*name, outputs)).collect::<Vec<_>>();
         Ok(Self {
             norm1: w.norm(names.norm1, width, config.norm)?,
-            qkv: w.stacked(&qkv, width, Bias::Present)?,
+            qkv: w.stacked(&parts(names.qkv, 3 * width / names.qkv.len()), width, Bias::Present)?,
+            reach: if config.windowed.contains(&number) { Reach::Window } else { Reach::Segment },
             out: w.linear(names.out, width, width, Bias::Present)?,
             norm2: w.norm(names.norm2, width, config.norm)?,
-            up: w.linear(names.up, width, inner, Bias::Present)?,
-            activation: config.activation,
+            up: w.stacked(&parts(names.up, inner), width, Bias::Present)?,
+            mlp,
             down: w.linear(names.down, inner, width, Bias::Present)?,
+            after: if config.tapped.contains(&number) { After::Tapped } else { After::Passed },
         })
     }
 }

@@ -1,3 +1,5 @@
+mod experts;
+
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +11,7 @@ use kernels::{KvFormat, Source};
 use crate::importance::{Coverage, Importance, Observer, Watch};
 use crate::linear::{Embedding, Format, Linear, Packed};
 use crate::norm::{Norm, NormConfig};
-use crate::{Checkpoint, NnError, Quant, host};
+use crate::{Checkpoint, NnError, Organization, Quant, host};
 
 /// How weights are kept once loaded.
 #[derive(Clone)]
@@ -20,6 +22,8 @@ pub struct LoadSettings {
     pub dtype: Option<DType>,
     /// Block format of the language model's matrices.
     pub quant: Option<Quant>,
+    /// Which of them it is for.
+    pub organization: Organization,
     /// What quantising goes by; without it, all inputs of a matrix are alike.
     pub importance: Option<Arc<Importance>>,
     /// Sees what the language model's matrices are given; [`crate::Calibration`] makes it.
@@ -38,6 +42,7 @@ impl Default for LoadSettings {
             device: Device::Cpu,
             dtype: Some(DType::F32),
             quant: None,
+            organization: Organization::Default,
             importance: None,
             observer: None,
             progress: Arc::new(|_, _| ()),
@@ -50,6 +55,10 @@ impl Default for LoadSettings {
 pub enum Role {
     /// Part of the language model's layers.
     Decoder,
+    /// One of many that a router chooses from.
+    Expert,
+    /// Chooses experts. Stays dense: it is small, and a wrong choice costs more than a small error.
+    Router,
     /// Token table or output head.
     Vocabulary,
     /// Part of a tower or a projector. Stays dense.
@@ -220,8 +229,13 @@ impl Weights {
             let weight = join(weights.collect::<Result<_, NnError>>()?)?;
             Linear::elsewhere(weight, bias, format, importance.flatten().as_deref())?
         };
-        (self.settings.progress)(self.checkpoint.bytes_taken(), self.checkpoint.bytes());
+        self.tell();
         Ok(linear.watched(self.watch(parts)))
+    }
+
+    /// Tells how far loading is.
+    fn tell(&self) {
+        (self.settings.progress)(self.checkpoint.bytes_taken(), self.checkpoint.bytes());
     }
 
     fn packed(&self, parts: &[(&str, Vec<usize>)], inputs: usize, format: Format) -> Result<Packed, NnError> {
@@ -245,10 +259,14 @@ impl Weights {
         Ok(found)
     }
 
-    /// Towers stay dense, so nobody asks what they are given.
     fn watch(&self, parts: &[(&str, Vec<usize>)]) -> Option<Watch> {
-        let observer = self.settings.observer.as_ref().filter(|_| self.role != Role::Encoder)?;
+        let observer = self.observer()?;
         Some(observer.watch(parts.iter().map(|(name, _)| self.full(name)).collect()))
+    }
+
+    /// Towers and routers stay dense, so nobody asks what they are given.
+    fn observer(&self) -> Option<&Observer> {
+        self.settings.observer.as_ref().filter(|_| !matches!(self.role, Role::Encoder | Role::Router))
     }
 
     /// `name.weight` [vocab, width] as a token table, and as the output head that is tied to it.
@@ -306,10 +324,19 @@ impl Weights {
     }
 
     fn quant(&self) -> Option<Quant> {
-        match self.role {
-            Role::Decoder => self.settings.quant,
-            Role::Vocabulary => self.settings.quant.map(Quant::promoted),
-            Role::Encoder => None,
+        match (self.role, self.settings.organization) {
+            (Role::Expert, _) | (Role::Decoder, Organization::Default) => self.settings.quant,
+            (Role::Vocabulary, Organization::Default) => self.settings.quant.map(Quant::promoted),
+            (Role::Decoder | Role::Vocabulary, Organization::Moqe) | (Role::Router | Role::Encoder, _) => None,
+        }
+    }
+
+    /// # Errors
+    /// Only experts are to be quantised, and there are none.
+    pub(crate) fn check_organization(&self, has_experts: bool) -> Result<(), NnError> {
+        match self.settings.organization {
+            Organization::Moqe if !has_experts => Err(NnError::NoExperts),
+            _ => Ok(()),
         }
     }
 

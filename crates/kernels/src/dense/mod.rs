@@ -22,8 +22,8 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::disjoint::Disjoint;
-use crate::{Cpu, Isa, Memory, Out, Source};
+use crate::product::{Input, Output, Tiles};
+use crate::{Cpu, Isa, Memory, Out, Routes, Source};
 use rows::{Rows, Word};
 use tile::Product;
 
@@ -58,21 +58,28 @@ impl DenseFormat {
     }
 }
 
-/// A weight `[outputs, inputs]`, packed.
+/// A weight `[outputs, inputs]`, packed; or those of several experts, `[experts, outputs, inputs]`.
 pub struct DenseMatrix {
+    experts: usize,
+    /// Of one expert.
     outputs: usize,
     inputs: usize,
     format: DenseFormat,
-    /// `[panels, depth, 16]` in f32 and f16, `[panels, depth / 2, 16, 2]` in bf16.
+    /// `[experts, panels, depth, 16]` in f32 and f16, `[experts, panels, depth / 2, 16, 2]` in bf16.
     panels: Memory,
 }
 
 impl DenseMatrix {
     /// All zeros, to be filled with [`Self::pack_rows`].
-    pub fn new((outputs, inputs): (usize, usize), keep: DenseFormat) -> Self {
+    pub fn new(shape: (usize, usize), keep: DenseFormat) -> Self {
+        Self::of_experts(1, shape, keep)
+    }
+
+    /// Weights of the same shape, whose outputs are counted through: those of expert `e` begin at `e * outputs`.
+    pub fn of_experts(experts: usize, (outputs, inputs): (usize, usize), keep: DenseFormat) -> Self {
         assert!(outputs > 0 && inputs > 0, "a weight of {outputs} by {inputs}");
-        let length = outputs.next_multiple_of(PANEL) * inputs.next_multiple_of(DEPTH) * keep.bytes();
-        Self { outputs, inputs, format: keep, panels: Memory::zeroed(length) }
+        let length = experts * outputs.next_multiple_of(PANEL) * inputs.next_multiple_of(DEPTH) * keep.bytes();
+        Self { experts, outputs, inputs, format: keep, panels: Memory::zeroed(length) }
     }
 
     /// Packs a weight `[outputs, inputs]`, converted to the format that it is kept in.
@@ -83,16 +90,23 @@ impl DenseMatrix {
         packed
     }
 
-    /// Packs some outputs, `[rows, inputs]`, which are to be those from `at_output` on: weights that share their inputs
+    /// Packs some outputs of one expert, `[rows, inputs]`, which are to be those from `at_output` on: weights that share their inputs
     /// (query, key and value; gate and up) are stacked this way.
     pub fn pack_rows(&mut self, cpu: &Cpu, at_output: usize, weight: Source<'_>) {
         let rows = weight.len() / self.inputs;
         assert_eq!(weight.len(), rows * self.inputs, "rows of {}", self.inputs);
-        assert!(at_output + rows <= self.outputs, "rows {at_output} to {} of {}", at_output + rows, self.outputs);
-        pack::pack_rows(self, cpu, at_output..at_output + rows, weight);
+        let (expert, at) = (at_output / self.outputs, at_output % self.outputs);
+        let fits = rows == 0 || expert < self.experts && at + rows <= self.outputs;
+        assert!(fits, "{rows} rows from {at_output} on, {} times {}", self.experts, self.outputs);
+        pack::pack_rows(self, cpu, (expert, at..at + rows), weight);
     }
 
-    /// Rows of the weight.
+    /// How many weights it is.
+    pub fn experts(&self) -> usize {
+        self.experts
+    }
+
+    /// Rows of one weight.
     pub fn outputs(&self) -> usize {
         self.outputs
     }
@@ -116,25 +130,44 @@ impl DenseMatrix {
     ///
     /// A row's result depends neither on the rows beside it nor on the number of threads.
     pub fn matmul(&self, cpu: &Cpu, x: &[f32], bias: Option<&[f32]>, y: Out<'_>) {
-        let (add, y) = match y {
-            Out::Write(y) => (false, y),
-            Out::Add(y) => (true, y),
-        };
-        let rows = x.len() / self.inputs;
-        assert_eq!(x.len(), rows * self.inputs, "rows of {}", self.inputs);
-        assert_eq!(y.len(), rows * self.outputs, "{rows} rows of {}", self.outputs);
-        assert!(bias.is_none_or(|bias| bias.len() == self.outputs), "a bias of {}", self.outputs);
+        assert_eq!(self.experts, 1, "rows of several experts go by their routes");
+        let x = Input { x, width: self.inputs, rows: None };
+        let starts = [0, x.count()];
+        self.multiply(cpu, x, &starts, Output::new(y, self.outputs, bias));
+    }
+
+    /// Rows of x by the experts that they are routed to: `x` is `[rows, inputs]`, `y` is `[pairs, outputs]`.
+    pub fn dispatch(&self, cpu: &Cpu, x: &[f32], routes: Routes<'_>, y: &mut [f32]) {
+        routes.check(self.experts, x.len() / self.inputs);
+        let x = Input { x, width: self.inputs, rows: Some(routes.rows) };
+        self.multiply(cpu, x, routes.starts, Output::new(Out::Write(y), self.outputs, None));
+    }
+
+    /// Adds what the experts make of their pairs, by their shares, to the rows that these came from: `x` is `[pairs, inputs]`, `y` is
+    /// `[rows, outputs]`. A row gets its sums in the order of the experts.
+    pub fn combine(&self, cpu: &Cpu, x: &[f32], routes: Routes<'_>, y: &mut [f32]) {
+        routes.check(self.experts, y.len() / self.outputs);
+        let x = Input { x, width: self.inputs, rows: None };
+        self.multiply(cpu, x, routes.starts, Output::combine(y, self.outputs, routes));
+    }
+
+    fn multiply(&self, cpu: &Cpu, x: Input<'_>, starts: &[usize], y: Output<'_>) {
+        let rows = x.count();
+        assert_eq!(x.x.len() % self.inputs, 0, "rows of {}", self.inputs);
+        assert_eq!(starts.last(), Some(&rows), "a row for each pair");
+        assert!(y.holds(rows), "{rows} rows of {}", self.outputs);
         let method = method(cpu.isa, self.format);
-        for (x, y) in x.chunks(ROWS_AT_A_TIME * self.inputs).zip(y.chunks_mut(ROWS_AT_A_TIME * self.outputs)) {
-            let rows = Rows::lay(cpu, x, (self.inputs, self.depth()), &method);
-            let product = Product { matrix: self, rows: &rows, bias, add, y: Disjoint::new(y) };
-            product.share_out(cpu, method.run);
+        for first in (0..rows).step_by(ROWS_AT_A_TIME) {
+            let tiles = Tiles::new(first..rows.min(first + ROWS_AT_A_TIME), starts, method.tile);
+            let rows = Rows::lay(cpu, x, tiles, self.depth(), method.word);
+            Product { matrix: self, rows: &rows, y: &y }.share_out(cpu, method.run);
         }
     }
 
     /// One output's weights, `[inputs]`, as they are kept.
     pub fn row(&self, output: usize, into: &mut [f32]) {
-        assert!(output < self.outputs && into.len() == self.inputs, "row {output} of {}, {} inputs", self.outputs, self.inputs);
+        let outputs = self.experts * self.outputs;
+        assert!(output < outputs && into.len() == self.inputs, "row {output} of {outputs}, {} inputs", self.inputs);
         pack::unpack_row(self, output, into);
     }
 
@@ -142,9 +175,9 @@ impl DenseMatrix {
         self.inputs.next_multiple_of(DEPTH)
     }
 
-    /// A panel in units of `T`.
-    fn panel<T: Plain>(&self, panel: usize) -> &[T] {
-        let size = self.panel_bytes();
+    /// An expert's panel in units of `T`.
+    fn panel<T: Plain>(&self, expert: usize, panel: usize) -> &[T] {
+        let (size, panel) = (self.panel_bytes(), expert * self.outputs.div_ceil(PANEL) + panel);
         // SAFETY: all bits are good in `T`.
         unsafe { self.panels[panel * size..(panel + 1) * size].align_to().1 }
     }
@@ -192,19 +225,20 @@ fn method(_: Isa, format: DenseFormat) -> Method {
 impl Product<'_> {
     /// Multiplies in parts, on all threads when it is worth it.
     fn share_out(&self, cpu: &Cpu, run: unsafe fn(&Product<'_>, Range<usize>, Range<usize>)) {
-        let tiles = self.rows.tiles();
+        let tiles = self.rows.tiles().count();
         let panels = self.matrix.outputs.div_ceil(PANEL);
         let work = self.rows.words() * panels * (self.rows.count() + LOADING);
         let most = if cpu.pool.threads() == 1 { 1 } else { cpu.pool.threads() * PARTS_PER_THREAD };
         let parts = (work / WORTH_A_PART).clamp(1, most);
         // Panels first, since then only one thread reads a panel; rows as well where there are too few panels.
-        let unit = self.panels_at_a_time();
+        let unit = self.rows.tiles().by_expert(0..tiles).map(|(_, tiles)| self.panels_at_a_time(&tiles)).max().unwrap_or(1);
         let units = panels.div_ceil(unit);
-        let (panel_parts, tile_parts) = even(units, tiles, parts);
+        let (panel_parts, tile_parts) = even(units, if self.y.is_apart() { tiles } else { 1 }, parts);
         cpu.pool.run(panel_parts * tile_parts, |part| {
             let (i, j) = (part / tile_parts, part % tile_parts);
             let cut = |i: usize| (i * units / panel_parts * unit).min(panels);
-            // SAFETY: an `Isa` exists only where the machine has it; parts are disjoint, and each is done once.
+            // SAFETY: an `Isa` exists only where the machine has it; parts are disjoint, and each is done once. Those of the same
+            // outputs are so because rows have places of their own.
             unsafe { run(self, j * tiles / tile_parts..(j + 1) * tiles / tile_parts, cut(i)..cut(i + 1)) }
         });
     }
@@ -221,7 +255,7 @@ fn even(units: usize, tiles: usize, parts: usize) -> (usize, usize) {
 
 impl std::fmt::Debug for DenseMatrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}x{} {:?}", self.outputs, self.inputs, self.format)
+        write!(f, "{}x{}x{} {:?}", self.experts, self.outputs, self.inputs, self.format)
     }
 }
 

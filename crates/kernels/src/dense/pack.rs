@@ -23,23 +23,23 @@ struct Lanes<'a> {
     lanes: Range<usize>,
 }
 
-/// Fills the outputs in `range`.
-pub(super) fn pack_rows(matrix: &mut DenseMatrix, cpu: &Cpu, range: Range<usize>, weights: Source<'_>) {
+/// Fills the outputs in `range` of an expert's weight.
+pub(super) fn pack_rows(matrix: &mut DenseMatrix, cpu: &Cpu, (expert, range): (usize, Range<usize>), weights: Source<'_>) {
     let (inputs, format) = (matrix.inputs, matrix.format);
     let size = matrix.panel_bytes();
     let bytes = Disjoint::new(&mut matrix.panels);
-    let first = range.start / PANEL;
+    let (own, first) = (expert * matrix.outputs.div_ceil(PANEL), range.start / PANEL);
     cpu.pool.run(range.end.div_ceil(PANEL) - first, |panel| {
         let panel = first + panel;
         let outputs = range.start.max(panel * PANEL)..range.end.min((panel + 1) * PANEL);
         let elements = (outputs.start - range.start) * inputs..(outputs.end - range.start) * inputs;
         let lanes = Lanes {
-            weights: part(weights, elements),
+            weights: weights.part(elements),
             inputs,
             lanes: outputs.start % PANEL..outputs.start % PANEL + outputs.len(),
         };
         // SAFETY: every panel is a part of its own.
-        let bytes = unsafe { bytes.part(panel * size..(panel + 1) * size) };
+        let bytes = unsafe { bytes.part((own + panel) * size..(own + panel + 1) * size) };
         match format {
             DenseFormat::F32 => fill_f32(cpu.isa, &lanes, units(bytes)),
             DenseFormat::Bf16 => fill_bf16(cpu.isa, &lanes, units(bytes)),
@@ -51,14 +51,6 @@ pub(super) fn pack_rows(matrix: &mut DenseMatrix, cpu: &Cpu, range: Range<usize>
 fn units<T: Plain>(bytes: &mut [u8]) -> &mut [T] {
     // SAFETY: all bits are good in `T`.
     unsafe { bytes.align_to_mut().1 }
-}
-
-fn part(weights: Source<'_>, range: Range<usize>) -> Source<'_> {
-    match weights {
-        Source::F32(weights) => Source::F32(&weights[range]),
-        Source::Bf16(weights) => Source::Bf16(&weights[range]),
-        Source::F16(weights) => Source::F16(&weights[range]),
-    }
 }
 
 for_each_isa!(fn fill_f32(lanes: &Lanes<'_>, panel: &mut [[u32; PANEL]]) = fill_words);
@@ -90,7 +82,7 @@ fn fill<T: Copy + Default, const N: usize>(lanes: &Lanes<'_>, panel: &mut [[T; P
         wide[inputs.len()..].fill(0.0);
         for (row, lane) in lanes.lanes.clone().enumerate() {
             let weights = row * lanes.inputs + inputs.start..row * lanes.inputs + inputs.end;
-            widen(part(lanes.weights, weights), &mut wide);
+            widen(lanes.weights.part(weights), &mut wide);
             narrowed.iter_mut().zip(wide.as_chunks::<N>().0).for_each(|(to, weights)| *to = narrow(*weights));
             panel.iter_mut().zip(narrowed).for_each(|(to, weights)| to[lane] = weights);
         }
@@ -108,16 +100,19 @@ fn widen(weights: Source<'_>, into: &mut [f32]) {
 
 /// One output's weights.
 pub(super) fn unpack_row(matrix: &DenseMatrix, output: usize, into: &mut [f32]) {
+    let (expert, output) = (output / matrix.outputs, output % matrix.outputs);
     let (panel, lane) = (output / PANEL, output % PANEL);
     match matrix.format {
         DenseFormat::F32 => {
-            into.iter_mut().zip(matrix.panel::<[f32; PANEL]>(panel)).for_each(|(to, weights)| *to = weights[lane]);
+            into.iter_mut().zip(matrix.panel::<[f32; PANEL]>(expert, panel)).for_each(|(to, weights)| *to = weights[lane]);
         }
         DenseFormat::F16 => {
-            into.iter_mut().zip(matrix.panel::<[f16; PANEL]>(panel)).for_each(|(to, weights)| *to = from_f16(weights[lane]));
+            into.iter_mut()
+                .zip(matrix.panel::<[f16; PANEL]>(expert, panel))
+                .for_each(|(to, weights)| *to = from_f16(weights[lane]));
         }
         DenseFormat::Bf16 => {
-            let weights = matrix.panel::<[u32; PANEL]>(panel).iter().flat_map(|pairs| from_bf16_pair(pairs[lane]));
+            let weights = matrix.panel::<[u32; PANEL]>(expert, panel).iter().flat_map(|pairs| from_bf16_pair(pairs[lane]));
             into.iter_mut().zip(weights).for_each(|(to, weight)| *to = weight);
         }
     }

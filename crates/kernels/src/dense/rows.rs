@@ -5,10 +5,10 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::Method;
 use crate::convert::to_bf16_pair;
 use crate::disjoint::Disjoint;
 use crate::isa::MulAdd;
+use crate::product::{Input, Tiles};
 use crate::{Cpu, for_each_isa};
 
 /// What the words of a row are.
@@ -26,44 +26,43 @@ const CONVERTED: usize = 128;
 /// Inputs that one thread converts while others would just wake up.
 const SERIAL: usize = 1 << 14;
 
-/// Rows, cut into tiles of nearly the same height. A tile is `[words, rows]`, so that a kernel reads it from end to end, and rows
-/// whose distance is a multiple of 4 KiB do not share lines of the cache.
+/// Rows in tiles. A tile is `[words, rows]`, so that a kernel reads it from end to end, and rows whose distance is a multiple of 4
+/// KiB do not share lines of the cache.
 pub(super) struct Rows {
     laid: Vec<u32>,
-    rows: usize,
+    /// The first of them.
+    first: usize,
     words: usize,
-    tiles: usize,
+    tiles: Tiles,
 }
 
 impl Rows {
-    /// Lays out `x [rows, inputs]`; `depth` is what inputs are padded to, with zeros.
-    pub(super) fn lay(cpu: &Cpu, x: &[f32], (inputs, depth): (usize, usize), method: &Method) -> Self {
-        let rows = x.len() / inputs;
-        let words = if method.word == Word::F32 { depth } else { depth / 2 };
-        let tiles = rows.div_ceil(method.tile);
-        let mut laid = Vec::with_capacity(rows * words);
-        let into = Disjoint::new(&mut laid.spare_capacity_mut()[..rows * words]);
+    /// Lays out the rows of tiles; `depth` is what inputs are padded to, with zeros.
+    pub(super) fn lay(cpu: &Cpu, x: Input<'_>, tiles: Tiles, depth: usize, word: Word) -> Self {
+        let words = if word == Word::F32 { depth } else { depth / 2 };
+        let Range { start: first, end } = tiles.all();
+        let mut laid = Vec::with_capacity((end - first) * words);
+        let into = Disjoint::new(&mut laid.spare_capacity_mut()[..(end - first) * words]);
         let turn = |range: Range<usize>| {
-            for tile in range {
-                let rows = cut(rows, tiles, tile);
+            for rows in range.map(|tile| tiles.rows(tile)) {
                 // SAFETY: tiles are disjoint, and each is taken once.
-                let into = unsafe { into.part(rows.start * words..rows.end * words) };
-                turn_round(cpu.isa, &x[rows.start * inputs..rows.end * inputs], inputs, method.word, into);
+                let into = unsafe { into.part((rows.start - first) * words..(rows.end - first) * words) };
+                turn_round(cpu.isa, x, rows, word, into);
             }
         };
-        if x.len() <= SERIAL {
-            turn(0..tiles)
+        if (end - first) * x.width <= SERIAL {
+            turn(0..tiles.count())
         } else {
-            cpu.pool.split(tiles, 1, turn)
+            cpu.pool.split(tiles.count(), 1, turn)
         }
         // SAFETY: all tiles together are rows * words, and `turn_round` has written every word of each.
-        unsafe { laid.set_len(rows * words) };
-        Self { laid, rows, words, tiles }
+        unsafe { laid.set_len((end - first) * words) };
+        Self { laid, first, words, tiles }
     }
 
     /// How many they are.
     pub(super) fn count(&self) -> usize {
-        self.rows
+        self.tiles.all().len()
     }
 
     /// Words of a row, an even number.
@@ -71,42 +70,37 @@ impl Rows {
         self.words
     }
 
-    pub(super) fn tiles(&self) -> usize {
-        self.tiles
+    pub(super) fn tiles(&self) -> &Tiles {
+        &self.tiles
     }
 
     /// The rows of a tile, and some of their words: `[words, rows]`.
     pub(super) fn tile(&self, tile: usize, words: Range<usize>) -> (Range<usize>, &[u32]) {
-        let rows = cut(self.rows, self.tiles, tile);
-        let start = rows.start * self.words;
+        let rows = self.tiles.rows(tile);
+        let start = (rows.start - self.first) * self.words;
         let x = &self.laid[start + words.start * rows.len()..start + words.end * rows.len()];
         (rows, x)
     }
 }
 
-/// The rows of one of `tiles` tiles.
-fn cut(rows: usize, tiles: usize, tile: usize) -> Range<usize> {
-    tile * rows / tiles..(tile + 1) * rows / tiles
-}
-
 for_each_isa!(
-    fn turn_round(x: &[f32], inputs: usize, word: Word, into: &mut [MaybeUninit<u32>]) = turn_tile
+    fn turn_round(x: Input<'_>, rows: Range<usize>, word: Word, into: &mut [MaybeUninit<u32>]) = turn_tile
 );
 
-/// A tile `x [rows, inputs]` to words `[words, rows]`; writes all of `into`.
+/// A tile of rows to words `[words, rows]`; writes all of `into`.
 #[inline(always)]
-fn turn_tile<M: MulAdd>(x: &[f32], inputs: usize, word: Word, into: &mut [MaybeUninit<u32>]) {
-    let rows = x.len() / inputs;
+fn turn_tile<M: MulAdd>(x: Input<'_>, rows: Range<usize>, word: Word, into: &mut [MaybeUninit<u32>]) {
+    let inputs = x.width;
     let per_word = if word == Word::F32 { 1 } else { 2 };
     let mut words = [0; CONVERTED];
-    for (block, into) in into.chunks_mut(CONVERTED * rows).enumerate() {
+    for (block, into) in into.chunks_mut(CONVERTED * rows.len()).enumerate() {
         let inputs_here = (block * CONVERTED * per_word).min(inputs)..((block + 1) * CONVERTED * per_word).min(inputs);
-        for (i, row) in x.chunks_exact(inputs).enumerate() {
+        for (i, row) in rows.clone().map(|row| x.row(row)).enumerate() {
             match word {
                 Word::F32 => words_of(&row[inputs_here.clone()], &mut words, |[x]: [f32; 1]| x.to_bits()),
                 Word::Bf16Pair => words_of(&row[inputs_here.clone()], &mut words, to_bf16_pair),
             }
-            for (words_of_rows, word) in into.chunks_exact_mut(rows).zip(words) {
+            for (words_of_rows, word) in into.chunks_exact_mut(rows.len()).zip(words) {
                 words_of_rows[i].write(word);
             }
         }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::rows::Rows;
 use super::{DenseMatrix, PANEL, Plain};
-use crate::disjoint::Disjoint;
+use crate::product::Output;
 
 /// Most words of a row between two visits to the output. A tile of twelve rows is then 18 KiB, which stays in L1 while panels
 /// stream by.
@@ -44,18 +44,14 @@ pub(super) unsafe trait Kernel {
 pub(super) struct Product<'a> {
     pub matrix: &'a DenseMatrix,
     pub rows: &'a Rows,
-    pub bias: Option<&'a [f32]>,
-    /// Whether the output is added to, not written.
-    pub add: bool,
-    /// `[rows, outputs]`
-    pub y: Disjoint<'a, f32>,
+    pub y: &'a Output<'a>,
 }
 
 impl Product<'_> {
-    /// Panels that are multiplied by all rows before the next ones are: those of one tile where one tile has all rows, which
-    /// are then read from end to end, with nothing between their blocks.
-    pub(super) fn panels_at_a_time(&self) -> usize {
-        if self.rows.tiles() == 1 && self.rows.count() <= 6 { 4 } else { PANELS_IN_CACHE }
+    /// Panels that are multiplied by all tiles of an expert before the next ones are: those of one tile where there is no other,
+    /// which are then read from end to end, with nothing between their blocks.
+    pub(super) fn panels_at_a_time(&self, tiles: &Range<usize>) -> usize {
+        if tiles.len() == 1 && self.rows.tiles().rows(tiles.start).len() <= 6 { 4 } else { PANELS_IN_CACHE }
     }
 }
 
@@ -65,6 +61,7 @@ pub(super) struct Block<'a> {
     /// `[words, rows]`
     x: &'a [u32],
     words: Range<usize>,
+    expert: usize,
     panels: Range<usize>,
 }
 
@@ -82,16 +79,18 @@ impl Block<'_> {
 pub(super) unsafe fn multiply<K: Kernel>(product: &Product<'_>, tiles: Range<usize>, panels: Range<usize>) {
     let pairs = product.rows.words() / 2;
     let blocks = (2 * pairs).div_ceil(BLOCK);
-    let width = product.panels_at_a_time();
-    for first in panels.clone().step_by(width) {
-        let panels = first..panels.end.min(first + width);
-        for block in 0..blocks {
-            let words = block * pairs / blocks * 2..(block + 1) * pairs / blocks * 2;
-            for tile in tiles.clone() {
-                let (rows, x) = product.rows.tile(tile, words.clone());
-                let block = Block { rows, x, words: words.clone(), panels: panels.clone() };
-                // SAFETY: the caller's promise.
-                unsafe { K::sweep(product, &block) };
+    for (expert, tiles) in product.rows.tiles().by_expert(tiles) {
+        let width = product.panels_at_a_time(&tiles);
+        for first in panels.clone().step_by(width) {
+            let panels = first..panels.end.min(first + width);
+            for block in 0..blocks {
+                let words = block * pairs / blocks * 2..(block + 1) * pairs / blocks * 2;
+                for tile in tiles.clone() {
+                    let (rows, x) = product.rows.tile(tile, words.clone());
+                    let block = Block { rows, x, words: words.clone(), expert, panels: panels.clone() };
+                    // SAFETY: the caller's promise.
+                    unsafe { K::sweep(product, &block) };
+                }
             }
         }
     }
@@ -107,13 +106,14 @@ pub(super) unsafe fn sweep<K: Kernel, const R: usize, const P: usize>(product: &
     let x = block.x.as_chunks::<R>().0.as_chunks::<2>().0;
     for first in block.panels.clone().step_by(P) {
         // At the edge the last panel is multiplied several times over, which costs little and needs no other tile.
-        let panel = |p: usize| &product.matrix.panel::<K::Pair>((first + p).min(block.panels.end - 1))[pairs.clone()];
+        let panel =
+            |p: usize| &product.matrix.panel::<K::Pair>(block.expert, (first + p).min(block.panels.end - 1))[pairs.clone()];
         // SAFETY: the caller's promise.
         let sums = unsafe { tile::<K, R, P>(std::array::from_fn(panel), x) };
         for (row, sums) in block.rows.clone().zip(sums) {
             for (panel, sums) in (first..block.panels.end).zip(sums) {
                 // SAFETY: the caller's promise.
-                unsafe { finish(product, (row, panel), K::lanes(sums), block.words.start == 0) };
+                unsafe { product.y.put(row, panel * PANEL, K::lanes(sums), block.words.start == 0) };
             }
         }
     }
@@ -166,36 +166,6 @@ fn prefetch<T>(pair: &T) {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn prefetch<T>(_: &T) {}
-
-/// Puts a block's sums of one row and one panel where they belong.
-///
-/// # Safety
-/// Nobody else uses this row of this panel's outputs.
-#[inline(always)]
-unsafe fn finish(product: &Product<'_>, (row, panel): (usize, usize), mut sums: [f32; PANEL], first: bool) {
-    let outputs = product.matrix.outputs;
-    let columns = panel * PANEL..outputs.min((panel + 1) * PANEL);
-    // SAFETY: the caller's promise.
-    let y = unsafe { product.y.part(row * outputs + columns.start..row * outputs + columns.end) };
-    if let Some(bias) = product.bias.filter(|_| first) {
-        add(&mut sums, &bias[columns.clone()]);
-    }
-    if product.add || !first {
-        add(&mut sums, y);
-    }
-    match y.as_chunks_mut::<PANEL>() {
-        ([whole], _) => *whole = sums,
-        (_, part) => part.copy_from_slice(&sums[..columns.len()]),
-    }
-}
-
-#[inline(always)]
-fn add(sums: &mut [f32; PANEL], to: &[f32]) {
-    match to.as_chunks::<PANEL>() {
-        ([whole], _) => sums.iter_mut().zip(whole).for_each(|(sum, to)| *sum += to),
-        (_, part) => sums.iter_mut().zip(part).for_each(|(sum, to)| *sum += to),
-    }
-}
 
 /// Picks a tile's shape by its number of rows.
 macro_rules! shapes {

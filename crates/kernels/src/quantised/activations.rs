@@ -11,6 +11,7 @@ use super::layout::{INPUTS, Layout, Scales, UNITS, min_pairs};
 use crate::disjoint::Disjoint;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::isa::Level;
+use crate::product::{Input, Tiles};
 use crate::{Cpu, Isa};
 
 /// 32 inputs of a row, and what a kernel needs to know of them.
@@ -62,49 +63,42 @@ impl Unit {
 pub(super) struct Activations {
     units: Vec<Unit>,
     units_per_row: usize,
-    rows: usize,
-    tiles: usize,
+    tiles: Tiles,
 }
 
 impl Activations {
-    /// Rounds rows for weights of a layout, in tiles of about the same height and at most `tile_rows`.
-    pub(super) fn new(cpu: &Cpu, layout: Layout, x: &[f32], tile_rows: usize) -> Self {
-        let (units_per_row, inputs) = (layout.units, layout.units * INPUTS);
-        let rows = x.len() / inputs;
-        let mut units = vec![Unit::ZERO; rows * units_per_row];
-        let tiles = rows.div_ceil(tile_rows);
+    /// Rounds rows for weights of a layout.
+    pub(super) fn new(cpu: &Cpu, layout: Layout, x: Input<'_>, tiles: Tiles) -> Self {
+        let units_per_row = layout.units;
+        let mut units = vec![Unit::ZERO; x.count() * units_per_row];
         let out = Disjoint::new(&mut units);
         let round = |t: usize| {
-            let Range { start, end } = tile_rows_of(t, rows, tiles);
+            let rows = tiles.rows(t);
             // SAFETY: every tile is written by one part only.
-            let units = unsafe { out.part(start * units_per_row..end * units_per_row) };
-            for (r, row) in x[start * inputs..end * inputs].chunks_exact(inputs).enumerate() {
-                round_row(cpu.isa, layout, row, (r, end - start), units);
-                pair_sums(layout.scales(), (r, end - start), units);
+            let units = unsafe { out.part(rows.start * units_per_row..rows.end * units_per_row) };
+            for (r, row) in rows.clone().enumerate() {
+                round_row(cpu.isa, layout, x.row(row), (r, rows.len()), units);
+                pair_sums(layout.scales(), (r, rows.len()), units);
             }
         };
-        if x.len() < SERIAL {
-            (0..tiles).for_each(round)
+        if x.count() * x.width < SERIAL {
+            (0..tiles.count()).for_each(round)
         } else {
-            cpu.pool.run(tiles, round)
+            cpu.pool.run(tiles.count(), round)
         }
-        Self { units, units_per_row, rows, tiles }
+        Self { units, units_per_row, tiles }
     }
 
-    pub(super) fn tiles(&self) -> usize {
-        self.tiles
+    pub(super) fn tiles(&self) -> &Tiles {
+        &self.tiles
     }
 
     /// The rows of tile `t`, and their units: `[units, rows]`.
     pub(super) fn tile(&self, t: usize) -> (Range<usize>, &[Unit]) {
-        let rows = tile_rows_of(t, self.rows, self.tiles);
+        let rows = self.tiles.rows(t);
         let units = &self.units[rows.start * self.units_per_row..rows.end * self.units_per_row];
         (rows, units)
     }
-}
-
-fn tile_rows_of(t: usize, rows: usize, tiles: usize) -> Range<usize> {
-    t * rows / tiles..(t + 1) * rows / tiles
 }
 
 /// Values below which a second thread does not pay: some 2 microseconds of work.

@@ -26,11 +26,15 @@ use crate::blocks::{BlockFormat, Parts};
 use crate::disjoint::Disjoint;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::isa::Level;
-use crate::{Cpu, Isa, Memory, Out, Source};
+use crate::product::{Input, Output, Tiles};
+use crate::{Cpu, Isa, Memory, Out, Routes, Source};
 
-/// A quantised weight, `[outputs, inputs]`, packed for products with rows of activations.
+/// A quantised weight, `[outputs, inputs]`, packed for products with rows of activations; or those of several experts,
+/// `[experts, outputs, inputs]`.
 pub struct QuantisedMatrix {
     layout: Layout,
+    experts: usize,
+    /// Of one expert.
     outputs: usize,
     /// One after the other; they are whole cache lines.
     panels: Memory,
@@ -38,7 +42,7 @@ pub struct QuantisedMatrix {
 
 impl std::fmt::Debug for QuantisedMatrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} by {} in {:?}", self.outputs, self.inputs(), self.format())
+        write!(f, "{} times {} by {} in {:?}", self.experts, self.outputs, self.inputs(), self.format())
     }
 }
 
@@ -57,10 +61,15 @@ const PARTS: usize = 4;
 impl QuantisedMatrix {
     /// All zero until rows are packed. `inputs` are whole blocks.
     pub fn new(format: BlockFormat, outputs: usize, inputs: usize) -> Self {
+        Self::of_experts(1, format, outputs, inputs)
+    }
+
+    /// Weights of the same shape, whose outputs are counted through: those of expert `e` begin at `e * outputs`.
+    pub fn of_experts(experts: usize, format: BlockFormat, outputs: usize, inputs: usize) -> Self {
         assert_eq!(inputs % format.block_size(), 0, "{format:?}: whole blocks");
         let layout = Layout { format, units: inputs / layout::INPUTS };
-        let panels = Memory::zeroed(outputs.div_ceil(OUTPUTS) * layout.panel_bytes());
-        Self { layout, outputs, panels }
+        let panels = Memory::zeroed(experts * outputs.div_ceil(OUTPUTS) * layout.panel_bytes());
+        Self { layout, experts, outputs, panels }
     }
 
     /// The format of its blocks.
@@ -68,7 +77,12 @@ impl QuantisedMatrix {
         self.layout.format
     }
 
-    /// Rows of the weight.
+    /// How many weights it is.
+    pub fn experts(&self) -> usize {
+        self.experts
+    }
+
+    /// Rows of one weight.
     pub fn outputs(&self) -> usize {
         self.outputs
     }
@@ -83,7 +97,7 @@ impl QuantisedMatrix {
         self.panels.len()
     }
 
-    /// Takes whole rows of llama.cpp's blocks, from output `at_output` on. Any bytes are valid.
+    /// Takes whole rows of llama.cpp's blocks, from output `at_output` on and all of one expert. Any bytes are valid.
     pub fn pack_rows(&mut self, cpu: &Cpu, at_output: usize, rows_of_blocks: &[u8]) {
         let (layout, blocks) = (self.layout, self.blocks());
         let row_bytes = blocks * layout.format.block_bytes();
@@ -94,7 +108,7 @@ impl QuantisedMatrix {
         });
     }
 
-    /// Quantises whole rows, from output `at_output` on; `importance` (`[inputs]`) is that of [`crate::blocks::quantise`].
+    /// Quantises whole rows, from output `at_output` on and all of one expert; `importance` (`[inputs]`) is that of [`crate::blocks::quantise`].
     pub fn quantise_rows(&mut self, cpu: &Cpu, at_output: usize, weights: Source, importance: Option<&[f32]>) {
         let (layout, inputs) = (self.layout, self.inputs());
         let rows = weights.len() / inputs.max(1);
@@ -107,9 +121,10 @@ impl QuantisedMatrix {
 
     /// Row `output` of the weight, as its blocks say: `[inputs]`.
     pub fn row(&self, output: usize, into: &mut [f32]) {
-        assert!(output < self.outputs, "no such row");
+        assert!(output < self.experts * self.outputs, "no such row");
         assert_eq!(into.len(), self.inputs());
-        let panel = self.panel(output / OUTPUTS);
+        let (expert, output) = (output / self.outputs, output % self.outputs);
+        let panel = self.panel(expert, output / OUTPUTS);
         let mut parts = Parts::EMPTY;
         for (block, into) in into.chunks_exact_mut(self.format().block_size()).enumerate() {
             self.layout.get(panel, block, output % OUTPUTS, &mut parts);
@@ -119,47 +134,68 @@ impl QuantisedMatrix {
 
     /// `x` times the transposed weight, plus `bias` (`[outputs]`): `x` is `[rows, inputs]`, `y` is `[rows, outputs]`.
     pub fn matmul(&self, cpu: &Cpu, x: &[f32], bias: Option<&[f32]>, y: Out) {
-        let (add, y) = match y {
-            Out::Write(y) => (false, y),
-            Out::Add(y) => (true, y),
-        };
-        let rows = x.len() / self.inputs().max(1);
-        assert_eq!(rows * self.inputs(), x.len(), "whole rows of activations");
-        assert_eq!(rows * self.outputs, y.len(), "whole rows of results");
-        assert!(bias.is_none_or(|bias| bias.len() == self.outputs), "a bias for every output");
-        if y.is_empty() {
+        assert_eq!(self.experts, 1, "rows of several experts go by their routes");
+        let x = Input { x, width: self.inputs(), rows: None };
+        let starts = [0, x.count()];
+        self.multiply(cpu, x, &starts, Output::new(y, self.outputs, bias));
+    }
+
+    /// Rows of x by the experts that they are routed to: `x` is `[rows, inputs]`, `y` is `[pairs, outputs]`.
+    pub fn dispatch(&self, cpu: &Cpu, x: &[f32], routes: Routes, y: &mut [f32]) {
+        routes.check(self.experts, x.len() / self.inputs().max(1));
+        let x = Input { x, width: self.inputs(), rows: Some(routes.rows) };
+        self.multiply(cpu, x, routes.starts, Output::new(Out::Write(y), self.outputs, None));
+    }
+
+    /// Adds what the experts make of their pairs, by their shares, to the rows that these came from: `x` is `[pairs, inputs]`, `y` is
+    /// `[rows, outputs]`. A row gets its sums in the order of the experts.
+    pub fn combine(&self, cpu: &Cpu, x: &[f32], routes: Routes, y: &mut [f32]) {
+        routes.check(self.experts, y.len() / self.outputs.max(1));
+        let x = Input { x, width: self.inputs(), rows: None };
+        self.multiply(cpu, x, routes.starts, Output::combine(y, self.outputs, routes));
+    }
+
+    fn multiply(&self, cpu: &Cpu, x: Input, starts: &[usize], y: Output) {
+        let rows = x.count();
+        assert_eq!(x.x.len() % self.inputs().max(1), 0, "whole rows of activations");
+        assert_eq!(starts.last(), Some(&rows), "a row for each pair");
+        assert!(y.holds(rows), "whole rows of results");
+        if rows == 0 || self.outputs == 0 {
             return;
         }
-        let x = Activations::new(cpu, self.layout, x, tile_rows(cpu.isa));
-        let product = Product { isa: cpu.isa, weight: self, x: &x, bias, y: Disjoint::new(y), add };
-        product.run(cpu);
+        let tiles = Tiles::new(0..rows, starts, tile_rows(cpu.isa));
+        let x = Activations::new(cpu, self.layout, x, tiles);
+        Product { isa: cpu.isa, weight: self, x: &x, y }.run(cpu);
     }
 
     fn blocks(&self) -> usize {
         self.inputs() / self.format().block_size()
     }
 
-    /// The bytes of a panel.
-    fn panel(&self, panel: usize) -> &[u8] {
-        let bytes = self.layout.panel_bytes();
+    /// The bytes of an expert's panel.
+    fn panel(&self, expert: usize, panel: usize) -> &[u8] {
+        let (bytes, panel) = (self.layout.panel_bytes(), expert * self.outputs.div_ceil(OUTPUTS) + panel);
         &self.panels[panel * bytes..(panel + 1) * bytes]
     }
 
     /// Calls `work` for every panel that holds some of `outputs`: with its bytes, those outputs within the panel, and their places
     /// within `outputs`.
     fn each_panel(&mut self, cpu: &Cpu, outputs: Range<usize>, work: impl Fn(&mut [u8], Range<usize>, Range<usize>) + Sync) {
-        assert!(outputs.end <= self.outputs, "more rows than the weight has");
         if outputs.is_empty() || self.panels.is_empty() {
             return;
         }
+        let (expert, at) = (outputs.start / self.outputs, outputs.start % self.outputs);
+        let outputs = at..at + outputs.len();
+        assert!(expert < self.experts && outputs.end <= self.outputs, "more rows than the weight has");
         let bytes = self.layout.panel_bytes();
         let first = outputs.start / OUTPUTS;
+        let own = expert * self.outputs.div_ceil(OUTPUTS);
         let panels = Disjoint::new(&mut self.panels);
         cpu.pool.run(outputs.end.div_ceil(OUTPUTS) - first, |i| {
             let start = (first + i) * OUTPUTS;
             let here = outputs.start.max(start)..outputs.end.min(start + OUTPUTS);
             // SAFETY: every panel is touched by one part only.
-            let panel = unsafe { panels.part((first + i) * bytes..(first + i + 1) * bytes) };
+            let panel = unsafe { panels.part((own + first + i) * bytes..(own + first + i + 1) * bytes) };
             work(panel, here.start - start..here.end - start, here.start - outputs.start..here.end - outputs.start);
         });
     }
@@ -182,22 +218,20 @@ struct Product<'a> {
     isa: Isa,
     weight: &'a QuantisedMatrix,
     x: &'a Activations,
-    bias: Option<&'a [f32]>,
-    y: Disjoint<'a, f32>,
-    add: bool,
+    y: Output<'a>,
 }
 
 impl Product<'_> {
     fn run(&self, cpu: &Cpu) {
         let panels = self.weight.outputs.div_ceil(OUTPUTS);
-        let tiles = self.x.tiles();
+        let tiles = self.x.tiles().count();
         if self.weight.outputs * self.weight.inputs() * tiles < SERIAL {
             return self.part(0..panels, 0..tiles);
         }
         let wanted = cpu.pool.threads() * PARTS;
         // Cut by outputs, so that each weight is read by one thread, and by rows when there are too few outputs.
         let across = panels.min(wanted);
-        let down = (wanted / across).clamp(1, tiles);
+        let down = if self.y.is_apart() { (wanted / across).clamp(1, tiles) } else { 1 };
         cpu.pool.run(across * down, |part| {
             let (i, j) = (part % across, part / across);
             self.part(i * panels / across..(i + 1) * panels / across, j * tiles / down..(j + 1) * tiles / down);
@@ -208,37 +242,20 @@ impl Product<'_> {
         let mut sums = vec![[0.0; OUTPUTS]; tile_rows(self.isa)];
         let tile_bytes = size_of::<Unit>() * self.weight.layout.units * sums.len();
         let step = (ACTIVATION_BYTES / tile_bytes.max(1)).max(TILES_MIN);
-        for first in tiles.clone().step_by(step) {
-            for panel in panels.clone() {
-                let weights = self.weight.panel(panel);
-                for t in first..(first + step).min(tiles.end) {
-                    let (rows, units) = self.x.tile(t);
-                    let sums = &mut sums[..rows.len()];
-                    compute(self.isa, self.weight.layout, weights, units, sums);
-                    self.finish(panel, rows, sums);
+        for (expert, tiles) in self.x.tiles().by_expert(tiles) {
+            for first in tiles.clone().step_by(step) {
+                for panel in panels.clone() {
+                    let weights = self.weight.panel(expert, panel);
+                    for t in first..(first + step).min(tiles.end) {
+                        let (rows, units) = self.x.tile(t);
+                        let sums = &mut sums[..rows.len()];
+                        compute(self.isa, self.weight.layout, weights, units, sums);
+                        for (row, sums) in rows.zip(&*sums) {
+                            // SAFETY: parts do not overlap in outputs, or not in rows, which have places of their own then.
+                            unsafe { self.y.put(row, panel * OUTPUTS, *sums, true) };
+                        }
+                    }
                 }
-            }
-        }
-    }
-
-    /// Adds the bias and brings a tile to its place.
-    fn finish(&self, panel: usize, rows: Range<usize>, sums: &[[f32; OUTPUTS]]) {
-        let outputs = self.weight.outputs;
-        let columns = panel * OUTPUTS..(panel * OUTPUTS + OUTPUTS).min(outputs);
-        let mut bias = [0.0; OUTPUTS];
-        if let Some(all) = self.bias {
-            bias[..columns.len()].copy_from_slice(&all[columns.clone()]);
-        }
-        for (row, sums) in rows.zip(sums) {
-            // SAFETY: tiles do not overlap, and each is computed by one part only.
-            let y = unsafe { self.y.part(row * outputs + columns.start..row * outputs + columns.end) };
-            let sums: [f32; OUTPUTS] = std::array::from_fn(|o| sums[o] + bias[o]);
-            if self.add {
-                y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
-            } else if let Some(y) = y.first_chunk_mut() {
-                *y = sums;
-            } else {
-                y.copy_from_slice(&sums[..y.len()]);
             }
         }
     }

@@ -4,14 +4,19 @@
 //! one token. Clips are sampled at 2 frames per second and two frames make one step in time. The tower turns queries and keys
 //! by row and column; the decoder (Qwen2 with biases on q, k and v) turns them by time, height and width, in sections
 //! (M-RoPE). Reference: transformers, models/qwen2_vl.
+//!
+//! Qwen2 and Qwen2.5 (Qwen Team 2024) are that decoder alone. Reference: transformers, models/qwen2.
 
 mod config;
 mod model;
 mod processor;
 
+pub use config::TEXT;
+pub use processor::{IMAGES, VIDEOS};
+
 use nn::MediaKind::{Image, Video};
 
-use crate::Family;
+use crate::{Family, text_only};
 
 pub const FAMILY: Family = Family {
     name: "qwen2_vl",
@@ -20,4 +25,13 @@ pub const FAMILY: Family = Family {
     modalities: &[Image, Video],
     processor: processor::load,
     model: model::load,
+};
+
+pub const QWEN2: Family = Family {
+    name: "qwen2",
+    title: "Qwen2, Qwen2.5",
+    architectures: &["Qwen2ForCausalLM"],
+    modalities: &[],
+    processor: text_only::processor,
+    model: model::load_text,
 };

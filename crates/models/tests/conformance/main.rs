@@ -9,6 +9,7 @@
 mod divergence;
 mod fixture;
 mod importance;
+mod organization;
 mod run;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use fixture::{Case, Prepared, Subject, cases};
 use mistralrs_models::FAMILIES;
-use nn::{Files, MediaInput, Prompt};
+use nn::{Files, MediaInput, MediaKind, Model, Prompt};
 use run::{Room, Sequence, greedy, prompt_logits};
 use serde_json::Value;
 
@@ -33,7 +34,7 @@ macro_rules! fixtures {
     };
 }
 
-fixtures! { gemma3 gemma3_pan_scan idefics3 idefics3_smolvlm qwen2_vl smolvlm }
+fixtures! { gemma3 gemma3_pan_scan idefics3 idefics3_smolvlm qwen2 qwen2_5_vl qwen2_vl qwen3 qwen3_moe qwen3_vl qwen3_vl_moe smolvlm }
 
 #[test]
 fn every_fixture_is_tested_and_every_family_has_one() {
@@ -150,18 +151,32 @@ fn golden(case: &Case, subject: &Subject, prompt: &Prompt) -> Stage {
     let model = subject.loaded.model.as_ref();
     let prompt = with_golden_arrays(case, prompt);
     let t = &case.expected.tolerances;
-    for (kind, name) in [(nn::MediaKind::Image, "encoder.image_features"), (nn::MediaKind::Video, "encoder.video_features")] {
-        let items =
-            prompt.media.iter().filter(|item| item.input.kind == kind || !case.arrays.contains_key("encoder.video_features"));
-        let rows = items
-            .flat_map(|item| model.encode(&item.input, &mut || Ok(())).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
-        if let Some(expected) = case.arrays.get(name) {
-            let bound = t.encoder_max_abs_from_golden_inputs;
-            close(name, &rows.collect::<Vec<_>>(), expected, bound, bound)?;
-        }
-    }
+    encoder(case, model, &prompt)?;
     let logits = prompt_logits(model, &prompt, usize::MAX);
     tail("logits from golden inputs", case, &logits, t.logits_max_abs_from_golden_inputs)
+}
+
+/// Rows are the features, and then what DeepStack adds behind each layer.
+fn encoder(case: &Case, model: &dyn Model, prompt: &Prompt) -> Stage {
+    for (kind, name) in [(MediaKind::Image, "image"), (MediaKind::Video, "video")] {
+        let features = std::iter::once(format!("encoder.{name}_features"));
+        let parts = features.chain((0..).map(|part| format!("encoder.{name}_deepstack_{part}")));
+        let parts: Vec<&[f32]> = parts.map_while(|name| Some(case.arrays.get(&name)?.as_slice())).collect();
+        if parts.is_empty() {
+            continue;
+        }
+        let items =
+            prompt.media.iter().filter(|item| item.input.kind == kind || !case.arrays.contains_key("encoder.video_features"));
+        let rows: Vec<Vec<f32>> =
+            items.flat_map(|item| model.encode(&item.input, &mut || Ok(())).unwrap().to_vec2().unwrap()).collect();
+        for (i, expected) in parts.iter().enumerate() {
+            let found: Vec<f32> =
+                rows.iter().flat_map(|row| row.chunks(row.len() / parts.len()).nth(i).unwrap()).copied().collect();
+            let bound = case.expected.tolerances.encoder_max_abs_from_golden_inputs;
+            close(&format!("{name} rows, part {i}"), &found, expected, bound, bound)?;
+        }
+    }
+    Ok(())
 }
 
 fn tail(what: &str, case: &Case, logits: &[Vec<f32>], bound: f32) -> Stage {

@@ -1,6 +1,6 @@
 //! What a decoder is made of, layer by layer. Every "is this one different" is answered here, at load.
 
-use crate::{Activation, NormConfig, RopeConfig, Scores};
+use crate::{Activation, MoeConfig, NormConfig, RopeConfig, Scores};
 
 /// A decoder: token table, layers, final norm, output head.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,9 @@ pub struct DecoderConfig {
     pub ropes: Vec<RopeConfig>,
     /// Output head.
     pub head: Head,
+    /// Layers, from the first on, behind which media rows are added to the hidden states once more (DeepStack; Meng et al.
+    /// 2024). Media rows are [rows, hidden * (1 + deepstack)]: what takes the place of embeddings, then a part for each layer.
+    pub deepstack: usize,
 }
 
 /// Where logits come from.
@@ -77,6 +80,8 @@ pub enum Ffn {
         /// On the gate.
         activation: Activation,
     },
+    /// Some of many, as a router says.
+    Moe(MoeConfig),
 }
 
 /// Where the norms of a layer stand.

@@ -2,17 +2,20 @@
 
 mod attention;
 mod config;
+mod ffn;
 mod step;
 
 pub use config::{AttentionConfig, DecoderConfig, Ffn, Head, LayerConfig, Mixer, Norms};
 
 use attention::Attention;
+use ffn::FeedForward;
+pub(crate) use ffn::Gated;
 pub(crate) use step::Step;
 
 use crate::linear::{Embedding, Linear};
 use crate::norm::Norm;
 use crate::weights::{Bias, Role, Weights};
-use crate::{Activation, Batch, Cache, CacheSpec, LayerCache, MediaRows, NnError, Rope, Tensor, host};
+use crate::{Batch, Cache, CacheSpec, LayerCache, MediaRows, NnError, Rope, Tensor, host};
 
 /// A loaded decoder.
 #[derive(Debug)]
@@ -23,13 +26,14 @@ pub struct Decoder {
     norm: Norm,
     head: Linear,
     ropes: Vec<Rope>,
+    deepstack: usize,
     spec: CacheSpec,
 }
 
 #[derive(Debug)]
 struct Layer {
     mixer: Attention,
-    ffn: Gated,
+    ffn: FeedForward,
     norms: LayerNorms,
 }
 
@@ -39,19 +43,13 @@ enum LayerNorms {
     Sandwich { before_mixer: Norm, after_mixer: Norm, before_ffn: Norm, after_ffn: Norm },
 }
 
-#[derive(Debug)]
-struct Gated {
-    gate_up: Linear, // [2 * inner, hidden]
-    down: Linear,    // [hidden, inner]
-    activation: Activation,
-}
-
 impl Decoder {
     /// Loads `embed_tokens`, `layers.N` and `norm` at `body`, and `lm_head` at `top` when it is not tied.
     ///
     /// # Errors
-    /// A tensor is missing or shaped otherwise.
+    /// A tensor is missing or shaped otherwise; only experts are to be quantised, and there are none.
     pub fn load(config: &DecoderConfig, body: &Weights, top: &Weights) -> Result<Self, NnError> {
+        body.check_organization(config.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_))))?;
         let vocabulary = body.role(Role::Vocabulary);
         let (embedding, head) = match config.head {
             Head::Tied => {
@@ -72,6 +70,7 @@ impl Decoder {
             norm: body.norm("norm", config.hidden, config.norm)?,
             head,
             ropes: config.ropes.iter().map(Rope::new).collect(),
+            deepstack: config.deepstack,
             spec: CacheSpec::new(config.layers.iter().map(LayerConfig::cache)),
         })
     }
@@ -94,7 +93,10 @@ impl Decoder {
         let rows = self.embedding.forward(tokens)?;
         let rows = if self.embedding_scale == 1.0 { rows } else { (rows * self.embedding_scale)? };
         for item in media {
-            rows.slice_set(&item.rows.contiguous()?, 0, item.at)?;
+            if item.rows.dim(1)? != rows.dim(1)? * (1 + self.deepstack) {
+                return Err(NnError::Input("media rows as wide as the decoder takes them"));
+            }
+            rows.slice_set(&part(item, 0, rows.dim(1)?)?, 0, item.at)?;
         }
         Ok(rows)
     }
@@ -108,11 +110,29 @@ impl Decoder {
         let mut x = rows;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, i, &step, cache)?;
+            if i < self.deepstack {
+                add_media(&x, &batch.media, i + 1)?;
+            }
         }
         let wanted: Vec<u32> = batch.wanted.iter().map(|&row| row as u32).collect();
         let x = x.index_select(&Tensor::new(wanted, x.device())?, 0)?;
         self.head.forward(&self.norm.forward(&x)?)
     }
+}
+
+/// Adds part `number` of media rows to the hidden states in their places.
+fn add_media(x: &Tensor, media: &[MediaRows], number: usize) -> Result<(), NnError> {
+    for item in media {
+        let rows = part(item, number, x.dim(1)?)?;
+        let sum = (x.narrow(0, item.at, rows.dim(0)?)? + rows)?;
+        x.slice_set(&sum, 0, item.at)?;
+    }
+    Ok(())
+}
+
+/// Columns of media rows, of which each part has `hidden`.
+fn part(item: &MediaRows, number: usize, hidden: usize) -> Result<Tensor, NnError> {
+    Ok(item.rows.narrow(1, number * hidden, hidden)?.contiguous()?)
 }
 
 impl LayerConfig {
@@ -128,15 +148,9 @@ impl Layer {
         let hidden = decoder.hidden;
         let norm = |name| w.norm(name, hidden, decoder.norm);
         let Mixer::Attention(attention) = &config.mixer;
-        let Ffn::Gated { inner, activation } = config.ffn;
-        let mlp = w.at("mlp");
         Ok(Self {
             mixer: Attention::load(attention, hidden, &w.at("self_attn"))?,
-            ffn: Gated {
-                gate_up: mlp.stacked(&[("gate_proj", inner), ("up_proj", inner)], hidden, Bias::Absent)?,
-                down: mlp.linear("down_proj", inner, hidden, Bias::Absent)?,
-                activation,
-            },
+            ffn: FeedForward::load(&config.ffn, hidden, &w.at("mlp"))?,
             norms: match config.norms {
                 Norms::Pre => LayerNorms::Pre { mixer: norm("input_layernorm")?, ffn: norm("post_attention_layernorm")? },
                 Norms::Sandwich => LayerNorms::Sandwich {
@@ -154,24 +168,17 @@ impl Layer {
             LayerNorms::Pre { mixer, ffn } => {
                 let mixed = self.mixer.mix(&mixer.forward(&x)?, index, step, cache)?;
                 let x = self.mixer.out().add_to(x, &mixed)?;
-                host::in_parts(x, self.ffn.gate_up.outputs(), |x| {
-                    let inner = self.ffn.inner(&ffn.forward(&x)?)?;
-                    self.ffn.down.add_to(x, &inner)
+                host::in_parts(x, self.ffn.width(), |x| {
+                    let normed = ffn.forward(&x)?;
+                    self.ffn.add_to(x, &normed)
                 })
             }
             LayerNorms::Sandwich { before_mixer, after_mixer, before_ffn, after_ffn } => {
                 let mixed = self.mixer.mix(&before_mixer.forward(&x)?, index, step, cache)?;
                 let x = (x + after_mixer.forward(&self.mixer.out().forward(&mixed)?)?)?;
-                let inner = self.ffn.inner(&before_ffn.forward(&x)?)?;
-                Ok((x + after_ffn.forward(&self.ffn.down.forward(&inner)?)?)?)
+                let made = self.ffn.forward(&before_ffn.forward(&x)?)?;
+                Ok((x + after_ffn.forward(&made)?)?)
             }
         }
-    }
-}
-
-impl Gated {
-    /// [rows, hidden] → [rows, inner]
-    fn inner(&self, x: &Tensor) -> Result<Tensor, NnError> {
-        self.activation.gate(self.gate_up.forward(x)?)
     }
 }

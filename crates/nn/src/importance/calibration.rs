@@ -64,13 +64,18 @@ impl Calibration {
         let mut cache = Cache::alone(model.cache_spec(), tokens.len(), host::kv_format(dtype), &self.device)?;
         let batch = Batch::alone(&Prompt::text(tokens.to_vec()), &cache, wanted);
         model.forward(&batch, &mut cache)?;
+        self.gather();
+        Ok(())
+    }
+
+    /// Adds what layers have sent.
+    pub(crate) fn gather(&mut self) {
         for Seen { weights, rows, squares } in self.seen.try_iter() {
             let nothing = || Sums { rows: 0, squares: vec![0.0; squares.len()] };
             let sums = self.sums.entry(weights).or_insert_with(nothing);
             sums.rows += rows;
             sums.squares.iter_mut().zip(&squares).for_each(|(sum, square)| *sum += f64::from(*square));
         }
-        Ok(())
     }
 
     /// What was seen; messages call it `source`.
