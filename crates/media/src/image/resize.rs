@@ -11,10 +11,19 @@ pub enum Filter {
     Lanczos,
 }
 
-/// Bits behind the point of a weight: 8 are the pixel's, two are room for sums that overshoot.
-const PRECISION: u32 = 32 - 8 - 2;
+/// Bits of a weight, its sign included.
+const WEIGHT_BITS: u32 = 16;
+/// Most bits behind its point: 8 are the pixel's, two are room for sums that overshoot.
+const PRECISION_MAX: u32 = 32 - 8 - 2;
 
-/// What goes into each pixel of a line: a window of the source, and its weights.
+/// What goes into the pixels of a line.
+struct Windows {
+    /// Bits behind the point of a weight.
+    precision: u32,
+    windows: Vec<Window>,
+}
+
+/// What goes into one pixel: a window of the source, and its weights.
 struct Window {
     first: usize,
     weights: Vec<i32>,
@@ -54,7 +63,7 @@ impl Filter {
     }
 
     /// Windows for a line of `from` pixels that becomes one of `to`.
-    fn windows(self, from: usize, to: usize) -> Vec<Window> {
+    fn windows(self, from: usize, to: usize) -> Windows {
         let scale = from as f64 / to as f64;
         let spread = scale.max(1.0);
         let support = self.support() * spread;
@@ -64,15 +73,27 @@ impl Filter {
             let last = ((centre + support + 0.5) as usize).min(from);
             let plain: Vec<f64> = (first..last).map(|x| self.weight((x as f64 - centre + 0.5) / spread)).collect();
             let sum: f64 = plain.iter().sum();
-            let fixed = |w: &f64| (w / sum * f64::from(1 << PRECISION)).round() as i32;
-            Window { first, weights: plain.iter().map(fixed).collect() }
+            (first, plain.iter().map(|weight| weight / sum).collect::<Vec<f64>>())
         };
-        (0..to).map(window).collect()
+        let windows: Vec<(usize, Vec<f64>)> = (0..to).map(window).collect();
+        let precision = precision(windows.iter().flat_map(|(_, weights)| weights).copied().fold(0.0, f64::max));
+        let fixed = |weights: Vec<f64>| weights.iter().map(|w| (w * f64::from(1 << precision)).round() as i32).collect();
+        Windows {
+            precision,
+            windows: windows.into_iter().map(|(first, weights)| Window { first, weights: fixed(weights) }).collect(),
+        }
     }
 }
 
+/// Bits behind the point, where this is the largest weight.
+fn precision(largest: f64) -> u32 {
+    let fits = |bits: &u32| (largest * f64::from(1 << bits)).round() < f64::from(1 << (WEIGHT_BITS - 1));
+    (1..=PRECISION_MAX).take_while(fits).last().unwrap_or(1)
+}
+
 impl Image {
-    /// The picture at another size, in 8-bit fixed point as Pillow computes it: along rows first, then along columns.
+    /// The picture at another size, in fixed point, bit by bit as torchvision computes it: along rows first, then along columns.
+    /// (Pillow differs in the bits of its weights, and so by a level or two here and there.)
     pub fn resize(&self, width: usize, height: usize, filter: Filter) -> Self {
         let (width, height) = (width.max(1), height.max(1));
         let rows = if width == self.width { self.clone() } else { self.resize_rows(width, filter) };
@@ -80,40 +101,61 @@ impl Image {
     }
 
     fn resize_rows(&self, width: usize, filter: Filter) -> Self {
-        let windows = filter.windows(self.width, width);
+        let Windows { precision, windows } = filter.windows(self.width, width);
         let mut rgb = Vec::with_capacity(width * self.height * 3);
         for line in self.rgb.chunks_exact(self.width * 3) {
             for window in &windows {
-                let mut sums = [1i32 << (PRECISION - 1); 3];
+                let mut sums = [1i32 << (precision - 1); 3];
                 let pixels = line[window.first * 3..].chunks_exact(3);
                 for (pixel, weight) in pixels.zip(&window.weights) {
                     for (sum, &level) in sums.iter_mut().zip(pixel) {
                         *sum += i32::from(level) * weight;
                     }
                 }
-                rgb.extend(sums.map(to_level));
+                rgb.extend(sums.map(|sum| to_level(sum, precision)));
             }
         }
         Self { width, height: self.height, rgb }
     }
 
     fn resize_columns(&self, height: usize, filter: Filter) -> Self {
+        let Windows { precision, windows } = filter.windows(self.height, height);
         let line = self.width * 3;
         let mut rgb = Vec::with_capacity(line * height);
         let mut sums = vec![0i32; line];
-        for window in filter.windows(self.height, height) {
-            sums.fill(1 << (PRECISION - 1));
+        for window in windows {
+            sums.fill(1 << (precision - 1));
             for (pixels, weight) in self.rgb[window.first * line..].chunks_exact(line).zip(&window.weights) {
                 for (sum, &level) in sums.iter_mut().zip(pixels) {
                     *sum += i32::from(level) * weight;
                 }
             }
-            rgb.extend(sums.iter().copied().map(to_level));
+            rgb.extend(sums.iter().map(|&sum| to_level(sum, precision)));
         }
         Self { width: self.width, height, rgb }
     }
 }
 
-fn to_level(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
+fn to_level(sum: i32, precision: u32) -> u8 {
+    (sum >> precision).clamp(0, 255) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What torchvision makes of it. Pillow makes something else, each time.
+    #[test]
+    fn levels_are_those_of_torchvision() {
+        let level = |x: usize, y: usize, channel: usize| ((37 * x + 101 * y + 59 * channel + 7 * x * y) % 256) as u8;
+        let places = (0..2).flat_map(|y| (0..5).flat_map(move |x| (0..3).map(move |channel| level(x, y, channel))));
+        let image = Image { width: 5, height: 2, rgb: places.collect() };
+        for (filter, expected) in [
+            (Filter::Bilinear, [51, 110, 169, 81, 140, 103, 115, 174, 105, 148, 154, 138, 150, 113, 140, 85, 144, 75]),
+            (Filter::Bicubic, [50, 108, 172, 79, 138, 98, 115, 183, 99, 155, 157, 145, 156, 106, 146, 81, 145, 72]),
+            (Filter::Lanczos, [50, 109, 174, 78, 133, 101, 114, 188, 88, 161, 156, 155, 153, 104, 143, 80, 147, 70]),
+        ] {
+            assert_eq!(image.resize(6, 1, filter).rgb, expected, "{filter:?}");
+        }
+    }
 }
