@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
 use kernels::activation::{Activation, Gate, Gated, activate, activate_into, gated, soft_cap};
-use kernels::conv::{Depthwise, Windows, causal, depthwise, im2col};
-use kernels::norm::{Norm, Residual, add_norm, norm, norm_heads};
+use kernels::conv::{Causal, Depthwise, Windows, causal, depthwise, im2col};
+use kernels::norm::{Norm, Residual, add_norm, norm, norm_gated, norm_heads};
 use kernels::reduce::{Candidate, argmax, dot, sum, top_k};
 use kernels::rope::{Pairing, Rotation, rope};
 use kernels::softmax::{log_sum_exp, softmax};
-use kernels::{Cpu, HeadLayout, Isa, Pool, convert, elementwise};
+use kernels::{Cpu, HeadLayout, HeadRows, Isa, Pool, StateSpan, convert, elementwise};
 
 struct Bench {
     cpus: [Cpu; 2],
@@ -29,6 +29,7 @@ fn main() {
     bench.cpus.iter().for_each(|cpu| println!("{}", machine::peaks(cpu)));
     bench.line("handing work over", 0, |cpu| cpu.pool.run(cpu.pool.threads(), |_| ()));
     bench.norms();
+    bench.gated_norms();
     bench.ropes();
     bench.activations();
     bench.softmaxes();
@@ -67,6 +68,15 @@ impl Bench {
             self.line(&format!("add, rms norm {rows}x{width}"), 4 * size, |cpu| {
                 add_norm(cpu, rms, Residual { x: &mut stream, delta: &delta, width }, &mut y);
             });
+        }
+    }
+
+    fn gated_norms(&self) {
+        for rows in [1, 512] {
+            let (z, w, mut x) = (numbers(rows * 4096), numbers(128), numbers(rows * 4096));
+            let gates = HeadRows { data: &z, stride: 4096, heads: 32, head_dim: 128 };
+            let rms = Norm::rms(Some(&w), 1e-6);
+            self.line(&format!("gated rms norm {rows}x32x128"), 12 * x.len(), |cpu| norm_gated(cpu, rms, gates, &mut x));
         }
     }
 
@@ -159,8 +169,13 @@ impl Bench {
         self.line("im2col 128x3000 by 3", 16 * x.len(), |cpu| im2col(cpu, same, &x, 128, &mut y));
         for (rows, channels) in [(1, 8192), (512, 8192)] {
             let (x, w, mut y) = (numbers(rows * channels), numbers(4 * channels), numbers(rows * channels));
-            let (filter, past) = (Depthwise { weight: &w, bias: None, channels }, numbers(3 * channels));
-            self.line(&format!("causal {rows}x{channels} by 4"), 8 * x.len(), |cpu| causal(cpu, filter, &past, &x, &mut y));
+            let filter = Depthwise { weight: &w, bias: None, channels };
+            let conv = Causal { filter, activation: Some(Activation::Silu) };
+            let mut state = numbers(conv.state_len());
+            let heads = HeadRows { data: &x, stride: channels, heads: 1, head_dim: channels };
+            self.line(&format!("causal {rows}x{channels} by 4, silu"), 8 * x.len(), |cpu| {
+                causal(cpu, &conv, heads, &mut [StateSpan { rows: 0..rows, state: &mut state }], &mut y);
+            });
         }
         let windows = Windows { size: [56; 2], kernel: [3; 2], stride: [1; 2], dilation: [1; 2], padding: [[1; 2]; 2] };
         let (x, w, mut y) = (numbers(56 * 56 * 192), numbers(9 * 192), numbers(56 * 56 * 192));

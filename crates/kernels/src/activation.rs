@@ -26,14 +26,14 @@ pub enum Activation {
 /// Elements that threads cut a buffer at: 4 KiB.
 const UNIT: usize = 1024;
 /// Light steps of the dearest function: a rational function and a division.
-const STEPS: usize = share::EXP + 3;
+pub(crate) const STEPS: usize = share::EXP + 3;
 
 /// x, in place.
 pub fn activate(cpu: &Cpu, activation: Activation, x: &mut [f32]) {
     share::rows(cpu, x, UNIT, UNIT * STEPS, |_, x| activate_part(cpu.isa, activation, x));
 }
 
-for_each_isa!(fn activate_part(activation: Activation, x: &mut [f32]) = activate_body);
+for_each_isa!(pub(crate) fn activate_part(activation: Activation, x: &mut [f32]) = activate_body);
 
 #[inline(always)]
 fn activate_body<M: MulAdd>(activation: Activation, x: &mut [f32]) {

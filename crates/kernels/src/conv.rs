@@ -1,10 +1,14 @@
 //! Convolutions: windows of a picture gathered into rows, for a matrix product with the filters; and depthwise filters, which
-//! are no matrix product. Sound is a picture one high.
+//! are no matrix product. Sound is a picture one high; a sequence of tokens is one that grows.
 
 use std::ops::Range;
 
+use crate::activation::{self, STEPS as ACTIVATION_STEPS};
+use crate::attention::HeadRows;
+use crate::disjoint::Disjoint;
 use crate::isa::MulAdd;
-use crate::{Cpu, for_each_isa, share};
+use crate::state::{self, StateSpan};
+use crate::{Activation, Cpu, for_each_isa, share};
 
 /// A window that moves over pictures. Pairs are vertical, then horizontal; what lies outside of the picture counts as zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,23 +173,60 @@ pub fn depthwise(cpu: &Cpu, windows: Windows, filter: Depthwise<'_>, x: &[f32], 
     });
 }
 
-/// Filters a sequence: row t of y is Σ weight[k] * row t + k of `past` [taps - 1, channels] followed by x [rows, channels]. The
-/// short convolutions of gated delta nets, whose state is the last taps - 1 rows.
-pub fn causal(cpu: &Cpu, filter: Depthwise<'_>, past: &[f32], x: &[f32], y: &mut [f32]) {
+/// A short filter along a sequence, whose rows see those before them: what gated delta nets and state space models look back
+/// with before they forget.
+#[derive(Debug, Clone, Copy)]
+pub struct Causal<'a> {
+    /// Its taps are the latest rows, the own one last.
+    pub filter: Depthwise<'a>,
+    /// Of what comes out.
+    pub activation: Option<Activation>,
+}
+
+impl Causal<'_> {
+    /// Numbers that a sequence remembers: its last taps - 1 rows, [taps - 1, channels].
+    pub fn state_len(&self) -> usize {
+        (self.filter.taps() - 1) * self.filter.channels
+    }
+}
+
+/// Filters rows of x, `channels` numbers each, into y [rows, channels].
+pub fn causal(cpu: &Cpu, conv: &Causal<'_>, x: HeadRows<'_>, spans: &mut [StateSpan<'_>], y: &mut [f32]) {
+    /// Channels that are worked on at a time: few enough for a single row to be shared out.
+    const BLOCK: usize = 512;
+    let Causal { filter, activation } = *conv;
     let (channels, taps) = (filter.channels, filter.taps());
-    assert!(past.len() + channels == taps * channels, "a past of {} elements for {taps} taps", past.len());
-    assert!(x.len() == y.len() && x.len().is_multiple_of(channels), "{} to {} elements", x.len(), y.len());
-    let before = taps - 1;
-    share::rows(cpu, y, channels, channels * (before + 1), |first, y| {
-        let mut taps = Vec::with_capacity(before + 1);
-        for (i, row) in y.chunks_exact_mut(channels).enumerate() {
-            taps.clear();
-            for (tap, at) in (first + i..=first + i + before).enumerate() {
-                let from = if at < before { row_of(past, at, channels) } else { row_of(x, at - before, channels) };
-                taps.push([filter.weight_row(tap), from]);
+    let (spans, end) = state::share(spans, conv.state_len());
+    x.check(end);
+    assert!(x.heads * x.head_dim == channels && y.len() >= end * channels, "{end} rows of {channels} channels");
+    let (blocks, y) = (channels.div_ceil(BLOCK), Disjoint::new(y));
+    let rows: usize = spans.iter().map(|span| span.rows.len()).sum();
+    share::units(cpu, spans.len() * blocks, rows * channels * (taps + ACTIVATION_STEPS), |unit| {
+        let (span, block) = (&spans[unit / blocks], unit % blocks);
+        let columns = block * BLOCK..channels.min((block + 1) * BLOCK);
+        let place = |row: usize| row * channels + columns.start..row * channels + columns.end;
+        // SAFETY: these columns of this span's state and rows belong to this unit.
+        let (state, y) = unsafe { (|row| span.state.part(place(row)), |row| y.part(place(row))) };
+        // Copies: rows may be so far apart that they share lines of the first cache.
+        let mut weights = Vec::with_capacity(taps * columns.len());
+        (0..taps).for_each(|tap| weights.extend_from_slice(&filter.weight_row(tap)[columns.clone()]));
+        let mut remembered = Vec::with_capacity(weights.len());
+        (0..taps - 1).for_each(|row| remembered.extend_from_slice(state(row)));
+        let history = |at: usize| match at.checked_sub(taps - 1) {
+            None => row_of(&remembered, at, columns.len()),
+            Some(row) => &x.row(span.rows.start + row)[columns.clone()],
+        };
+        let mut under = Vec::with_capacity(taps);
+        for row in 0..span.rows.len() {
+            under.clear();
+            under.extend((0..taps).map(|tap| [row_of(&weights, tap, columns.len()), history(row + tap)]));
+            let y = y(span.rows.start + row);
+            filter_row(cpu.isa, &under, filter.bias.map(|bias| &bias[columns.clone()]), y);
+            if let Some(activation) = activation {
+                activation::activate_part(cpu.isa, activation, y);
             }
-            filter_row(cpu.isa, &taps, filter.bias, row);
         }
+        (0..taps - 1).for_each(|row| state(row).copy_from_slice(history(span.rows.len() + row)));
     });
 }
 
@@ -288,27 +329,43 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_in_pieces_is_filtered_as_a_whole() {
+    fn sequences_in_pieces_are_filtered_as_wholes() {
         let mut rng = fastrand::Rng::with_seed(14);
+        let silu = |x: f64| x / (1.0 + (-x).exp());
         for cpu in Cpu::each() {
-            for (rows, channels, taps) in [(1, 1, 1), (5, 3, 4), (17, 70, 4), (200, 128, 4), (9, 20, 9)] {
-                let (weight, x) = (random(&mut rng, taps * channels, 1.0), random(&mut rng, rows * channels, 2.0));
-                let filter = Depthwise { weight: &weight, bias: None, channels };
+            for (rows, channels, taps) in [(1, 1, 1), (5, 3, 4), (17, 70, 4), (200, 128, 4), (9, 20, 9), (3, 1100, 2)] {
+                let [weight, bias] = [taps * channels, channels].map(|count| random(&mut rng, count, 1.0));
+                let conv = Causal {
+                    filter: Depthwise { weight: &weight, bias: (rows % 2 == 0).then_some(bias.as_slice()), channels },
+                    activation: Some(Activation::Silu).filter(|_| taps == 4),
+                };
+                // Two sequences, the second in wider rows behind the first.
+                let stride = channels + 2;
+                let x = random(&mut rng, 2 * rows * stride, 2.0);
+                let x = HeadRows { data: &x[1..], stride, heads: 1, head_dim: channels };
                 let past = random(&mut rng, (taps - 1) * channels, 2.0);
-                let all = [past.clone(), x.clone()].concat();
-                let mut y = vec![f32::NAN; x.len()];
-                causal(&cpu, filter, &past, &x, &mut y);
-                let product =
-                    |i: usize, k: usize| f64::from(all[i + k * channels]) * f64::from(weight[k * channels + i % channels]);
-                let expected = (0..y.len()).map(|i| (0..taps).map(|k| product(i, k)).sum::<f64>());
-                close(&y, expected, 1e-6, (&cpu, rows, channels, taps));
-                for cut in [rows / 3, rows / 2] {
-                    let (a, b) = x.split_at(cut * channels);
-                    let (mut pieces, state) = (vec![f32::NAN; x.len()], &all[cut * channels..][..past.len()]);
-                    let (first, second) = pieces.split_at_mut(a.len());
-                    causal(&cpu, filter, &past, a, first);
-                    causal(&cpu, filter, state, b, second);
-                    assert_eq!(pieces, y, "{cpu:?} {rows} {channels} {taps} {cut}");
+                let sequence = |i: usize| {
+                    let rows = (i * rows..(i + 1) * rows).flat_map(|row| x.row(row).to_vec());
+                    past.iter().copied().chain(rows).collect::<Vec<f32>>()
+                };
+                let all = [sequence(0), sequence(1)];
+                let filtered = |all: &[f32], i: usize| {
+                    let product = |k: usize| f64::from(all[i + k * channels]) * f64::from(weight[k * channels + i % channels]);
+                    let start = conv.filter.bias.map_or(0.0, |bias| f64::from(bias[i % channels]));
+                    let sum = start + (0..taps).map(product).sum::<f64>();
+                    if conv.activation.is_some() { silu(sum) } else { sum }
+                };
+                for cut in [0, rows / 3, rows / 2, rows] {
+                    let (mut y, mut states) = (vec![f32::NAN; 2 * rows * channels], [past.clone(), past.clone()]);
+                    for (from, to) in [(0, cut), (cut, rows)] {
+                        let span = |(i, state)| StateSpan { rows: i * rows + from..i * rows + to, state };
+                        let mut spans: Vec<StateSpan<'_>> =
+                            states.iter_mut().map(Vec::as_mut_slice).enumerate().map(span).collect();
+                        causal(&cpu, &conv, x, &mut spans, &mut y);
+                    }
+                    let expected = all.iter().flat_map(|all| (0..rows * channels).map(|i| filtered(all, i)));
+                    close(&y, expected, 2e-6, (&cpu, rows, channels, taps, cut));
+                    assert!(states.iter().zip(&all).all(|(state, all)| *state == all[rows * channels..]), "{cpu:?} {rows} {cut}");
                 }
             }
         }

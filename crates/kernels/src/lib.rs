@@ -21,6 +21,7 @@ pub mod blocks;
 mod check;
 pub mod conv;
 pub mod convert;
+mod delta;
 mod dense;
 mod disjoint;
 pub mod elementwise;
@@ -38,12 +39,14 @@ pub mod reduce;
 pub mod rope;
 mod share;
 pub mod softmax;
+mod state;
 
 use std::sync::OnceLock;
 
 pub use activation::Activation;
 pub use attention::{HeadRows, Past, Scores, Segments, attention, attention_within};
 pub use blocks::BlockFormat;
+pub use delta::{Delta, DeltaGates, delta_gates, delta_state_len, gated_delta};
 pub use dense::{DenseFormat, DenseMatrix};
 pub use head_layout::HeadLayout;
 pub use isa::Isa;
@@ -52,6 +55,7 @@ pub use memory::Memory;
 pub use pool::Pool;
 pub use product::{Out, Routes, Source};
 pub use quantised::QuantisedMatrix;
+pub use state::StateSpan;
 
 /// What operations run on.
 #[derive(Debug)]

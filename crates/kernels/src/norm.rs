@@ -1,10 +1,11 @@
 //! Norms over rows: RMS norm (Zhang and Sennrich 2019), layer norm (Ba et al. 2016), L2 norm.
 
+use crate::attention::HeadRows;
 use crate::head_layout::HeadLayout;
 use crate::isa::MulAdd;
-use crate::lanes;
+use crate::math::sigmoid;
 use crate::share::Two;
-use crate::{Cpu, for_each_isa, share};
+use crate::{Cpu, activation, for_each_isa, lanes, share};
 
 /// What a norm makes of a row x: (x - centre) / size * weight + bias.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +83,31 @@ fn norm_part_body<M: MulAdd>(norm: Norm<'_>, x: &mut [f32], heads: HeadLayout) {
     for row in x.chunks_mut(heads.row_stride) {
         for head in row[..heads.used()].chunks_exact_mut(heads.width) {
             in_place::<M>(norm, head);
+        }
+    }
+}
+
+/// Norms every head of x [rows, heads, width] in place, and multiplies it by silu(gate): what a gated delta net reads.
+pub fn norm_gated(cpu: &Cpu, norm: Norm<'_>, gates: HeadRows<'_>, x: &mut [f32]) {
+    let width = gates.heads * gates.head_dim;
+    norm.check(gates.head_dim);
+    assert!(width > 0 && x.len().is_multiple_of(width), "{} elements in rows of {width}", x.len());
+    gates.check(x.len() / width);
+    share::rows(cpu, x, width, width * (STEPS + activation::STEPS), |first, x| {
+        for (i, x) in x.chunks_exact_mut(width).enumerate() {
+            norm_gated_row(cpu.isa, norm, gates.row(first + i), gates.head_dim, x);
+        }
+    });
+}
+
+for_each_isa!(fn norm_gated_row(norm: Norm<'_>, gates: &[f32], width: usize, x: &mut [f32]) = norm_gated_body);
+
+#[inline(always)]
+fn norm_gated_body<M: MulAdd>(norm: Norm<'_>, gates: &[f32], width: usize, x: &mut [f32]) {
+    for (x, gates) in x.chunks_exact_mut(width).zip(gates.chunks_exact(width)) {
+        in_place::<M>(norm, x);
+        for (x, gate) in x.iter_mut().zip(gates) {
+            *x *= gate * sigmoid::<M>(*gate);
         }
     }
 }
@@ -235,6 +261,24 @@ mod tests {
                     normed.chain(outside.iter().map(|&x| f64::from(x))).collect::<Vec<_>>()
                 });
                 close(&x, expected, TOLERANCE, (&cpu, heads));
+            }
+        }
+    }
+
+    #[test]
+    fn heads_are_normed_and_gated() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for cpu in Cpu::each() {
+            for (rows, heads, head_dim, gap) in [(1, 1, 1, 0), (1, 32, 128, 5), (40, 2, 7, 1), (130, 3, 64, 0)] {
+                let (width, weight) = (heads * head_dim, random(&mut rng, head_dim, 2.0));
+                let (x, z) = (random(&mut rng, rows * width, 3.0), random(&mut rng, rows * (width + gap), 8.0));
+                let gates = HeadRows { data: &z, stride: width + gap, heads, head_dim };
+                let (n, mut y) = (Norm::rms(Some(&weight), 1e-6), x.clone());
+                norm_gated(&cpu, n, gates, &mut y);
+                let silu = |z: f32| f64::from(z) / (1.0 + f64::from(-z).exp());
+                let gates = (0..rows).flat_map(|row| gates.row(row).iter().map(|&z| silu(z)));
+                let expected = x.chunks(head_dim).flat_map(|x| reference(n, x)).zip(gates).map(|(x, gate)| x * gate);
+                close(&y, expected, TOLERANCE, (&cpu, rows, heads, head_dim));
             }
         }
     }

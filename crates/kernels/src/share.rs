@@ -1,4 +1,4 @@
-//! Rows of a result, shared out to the threads where that pays.
+//! Rows of a result, or other units of work, shared out to the threads where that pays.
 
 use crate::Cpu;
 use crate::disjoint::Disjoint;
@@ -15,6 +15,11 @@ pub(crate) const EXP: usize = 5;
 /// A row is worth `steps`.
 pub(crate) fn rows<T: Send>(cpu: &Cpu, y: &mut [T], width: usize, steps: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     rows_of_two(cpu, Two { x: y, widths: [width, 1], y: &mut [] as &mut [()] }, steps, |first, y, _| work(first, y));
+}
+
+/// Calls `work` with every number below `count`; all together are worth `steps`.
+pub(crate) fn units(cpu: &Cpu, count: usize, steps: usize, work: impl Fn(usize) + Sync) {
+    if steps < STEPS_MIN { (0..count).for_each(work) } else { cpu.pool.run(count, work) }
 }
 
 /// Two results with the same number of rows.

@@ -51,7 +51,7 @@ pub struct Panel {
 /// # Safety
 /// Called by [`Work::run`]; all that is named here can be read: `steps` vectors per column, the words for them in R rows.
 #[inline(always)]
-unsafe fn multiply<L: Lanes, F: Operand<L>, const R: usize, const C: usize, const AHEAD: bool>(
+pub unsafe fn multiply<L: Lanes, F: Operand<L>, const R: usize, const C: usize, const AHEAD: bool>(
     sums: &mut [[L; C]; R],
     left: Rows,
     right: [*const u8; C],

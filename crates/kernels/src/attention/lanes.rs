@@ -2,8 +2,13 @@
 
 use half::f16;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512};
+use crate::Isa;
 use crate::convert::{from_bf16_pair, from_f16};
-use crate::isa::{Compiled, MulAdd};
+use crate::isa::{Compiled, Level, MulAdd};
 
 /// Sixteen f32.
 ///
@@ -65,6 +70,40 @@ pub trait Work<L: Lanes> {
     /// # Safety
     /// Called by [`Lanes::run`] only; and what the work itself demands.
     unsafe fn run(self);
+}
+
+/// Work for whatever instruction set a machine has.
+#[cfg(target_arch = "x86_64")]
+pub trait AnyWork: Work<Portable> + Work<Avx2> + Work<Avx512<false>> {}
+#[cfg(target_arch = "x86_64")]
+impl<W: Work<Portable> + Work<Avx2> + Work<Avx512<false>>> AnyWork for W {}
+
+/// Work for whatever instruction set a machine has.
+#[cfg(target_arch = "aarch64")]
+pub trait AnyWork: Work<Portable> + Work<Neon> {}
+#[cfg(target_arch = "aarch64")]
+impl<W: Work<Portable> + Work<Neon>> AnyWork for W {}
+
+/// Work for whatever instruction set a machine has.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub trait AnyWork: Work<Portable> {}
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+impl<W: Work<Portable>> AnyWork for W {}
+
+/// Does work that demands nothing but to be called here.
+pub fn run(isa: Isa, work: impl AnyWork) {
+    // SAFETY: an `Isa` exists only where the machine has it.
+    unsafe {
+        match isa.level() {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Avx2::run(work),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Avx512Bf16 => Avx512::<false>::run(work),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::Dotprod | Level::I8mm => Neon::run(work),
+            _ => Portable::run(work),
+        }
+    }
 }
 
 /// 1.5 * 2^23: a number added to it is rounded to an integer, which is then in the lowest bits; with the bias of exponents.
@@ -213,9 +252,6 @@ unsafe impl Lanes for Portable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    use crate::isa::Level;
 
     struct Each<'a>(&'a mut [f32], bool);
 
@@ -231,22 +267,8 @@ mod tests {
         }
     }
 
-    fn run(isa: Isa, mut numbers: Vec<f32>, tanh: bool) -> Vec<f32> {
-        let work = Each(&mut numbers, tanh);
-        // SAFETY: the machine has it.
-        unsafe {
-            match isa.level() {
-                #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => super::super::x86::Avx2::run(work),
-                #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => super::super::x86::Avx512::<false>::run(work),
-                #[cfg(target_arch = "x86_64")]
-                Level::Avx512Bf16 => super::super::x86::Avx512::<true>::run(work),
-                #[cfg(target_arch = "aarch64")]
-                Level::Neon | Level::Dotprod | Level::I8mm => super::super::neon::Neon::run(work),
-                _ => Portable::run(work),
-            }
-        }
+    fn of_each(isa: Isa, mut numbers: Vec<f32>, tanh: bool) -> Vec<f32> {
+        run(isa, Each(&mut numbers, tanh));
         numbers
     }
 
@@ -254,14 +276,14 @@ mod tests {
     fn exp2_and_tanh_are_close() {
         let numbers: Vec<f32> = (-40_000..40_000).map(|i| i as f32 / 320.0).chain([0.0, -0.0, 1e-30, -1e-3].repeat(4)).collect();
         for isa in Isa::available() {
-            let powers = run(isa, numbers.clone(), false);
-            let tangents = run(isa, numbers.clone(), true);
+            let powers = of_each(isa, numbers.clone(), false);
+            let tangents = of_each(isa, numbers.clone(), true);
             for ((x, power), tangent) in numbers.iter().zip(powers).zip(tangents) {
                 let (exact, exact_tangent) = (f64::from(*x).exp2(), f64::from(*x).tanh());
                 assert!((f64::from(power) - exact).abs() <= 1.8e-7 * exact, "{isa:?} 2^{x} = {power}");
                 assert!((f64::from(tangent) - exact_tangent).abs() <= 1e-6 * exact_tangent.abs(), "{isa:?} tanh {x} = {tangent}");
             }
-            let edges = run(isa, [-126.6, -1e30, f32::NEG_INFINITY, f32::NAN].repeat(4), false);
+            let edges = of_each(isa, [-126.6, -1e30, f32::NEG_INFINITY, f32::NAN].repeat(4), false);
             assert!(edges[..3] == [0.0; 3] && edges[3].is_nan(), "{isa:?} {edges:?}");
         }
     }

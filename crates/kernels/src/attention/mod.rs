@@ -7,11 +7,11 @@
 //! of threads and with any other sequences in the step.
 
 mod job;
-mod kernels;
-mod lanes;
+pub(crate) mod kernels;
+pub(crate) mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod operand;
+pub(crate) mod operand;
 mod plan;
 #[cfg(test)]
 mod tests;
