@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use engine::{Constraint, EngineError, Sampling};
-use media::{Limits, MediaError, Video, VideoInfo, decode_image};
+use media::{Limits, MediaError, Video, VideoOptions, decode_image};
 use models::{Media, ModelError, Processed, assemble};
 use nn::{MediaKind, Prompt};
 use text::Conversation;
@@ -99,22 +99,21 @@ fn build(inner: &Inner, fetched: Vec<Fetched>, conversation: &Conversation) -> R
 fn process(inner: &Inner, item: Fetched) -> Result<Processed, Error> {
     let Fetched { param, kind, bytes } = item;
     let place = Place { param: &param, kind };
-    let media = decode(inner, kind, bytes).map_err(|e| match e {
-        MediaError::TooLarge { .. } => place.fault(Fault::TooLarge, e),
+    decode_and_process(inner, kind, bytes).map_err(|e| match e {
+        ModelError::Media(MediaError::TooLarge { .. }) => place.fault(Fault::TooLarge, e),
         e => place.fault(Fault::Media(kind), e),
-    })?;
-    inner.processor.process(&media).map_err(|e| place.fault(Fault::Media(kind), e))
+    })
 }
 
-fn decode(inner: &Inner, kind: MediaKind, bytes: Vec<u8>) -> Result<Media, MediaError> {
+fn decode_and_process(inner: &Inner, kind: MediaKind, bytes: Vec<u8>) -> Result<Processed, ModelError> {
     let limits = Limits::default();
     match kind {
         MediaKind::Video => {
             let video = Video::open(bytes, &limits)?;
-            let info: VideoInfo = video.info();
-            let indices = inner.processor.sample(&info);
-            Ok(Media::Video { frames: video.frames(&indices)?, indices, info })
+            let options = VideoOptions::default();
+            let clip = video.clip(&options, |part| inner.processor.sample(part, &options))?;
+            inner.processor.process(Media::Video(clip))
         }
-        MediaKind::Image | MediaKind::Audio => Ok(Media::Image(decode_image(&bytes, &limits)?)),
+        MediaKind::Image | MediaKind::Audio => inner.processor.process(Media::Image(decode_image(&bytes, &limits)?)),
     }
 }

@@ -1,4 +1,4 @@
-use media::{Image, VideoInfo};
+use media::{Image, VideoInfo, VideoOptions};
 use nn::MediaKind;
 use nn::{Array, Files, MediaInput, Positions, Prompt};
 use text::Piece;
@@ -31,33 +31,34 @@ impl Processor for Qwen2Vl {
         &[Marker { kind: MediaKind::Image, text: "<|image_pad|>" }, Marker { kind: MediaKind::Video, text: "<|video_pad|>" }]
     }
 
-    fn sample(&self, clip: &VideoInfo) -> Vec<usize> {
+    fn sample(&self, clip: &VideoInfo, options: &VideoOptions) -> Vec<usize> {
         let step = self.config.temporal_patch_size;
         let whole = |n: usize| n / step * step;
-        let wanted = (clip.duration() * FRAMES_PER_SECOND).max(FRAMES_MIN as f64);
-        let count = wanted.min(whole(clip.frames.min(FRAMES_MAX)) as f64) as usize;
+        let most = options.max_frames.unwrap_or(FRAMES_MAX);
+        let wanted = (clip.duration() * options.fps.unwrap_or(FRAMES_PER_SECOND)).max(FRAMES_MIN as f64);
+        let count = wanted.min(whole(clip.frames.min(most)) as f64) as usize;
         let count = whole(count).max(1);
         let stride = clip.frames as f64 / count as f64;
         (0..count).map(|i| (i as f64 * stride) as usize).collect()
     }
 
-    fn process(&self, media: &Media) -> Result<Processed, ModelError> {
-        let (frames, names, range, token) = match media {
+    fn process(&self, media: Media) -> Result<Processed, ModelError> {
+        let kind = media.kind();
+        let (frames, names, token) = match media {
             Media::Image(image) => {
                 let range = self.config.pixel_range([56 * 56, 28 * 28 * 1280]);
-                (std::slice::from_ref(image), ["pixel_values", "image_grid_thw"], range, self.image_token)
+                (vec![self.resized(&image, range)?], ["pixel_values", "image_grid_thw"], self.image_token)
             }
-            Media::Video { frames, .. } => {
+            Media::Video(clip) => {
                 let range = self.config.pixel_range([128 * 28 * 28, 768 * 28 * 28]);
-                (frames.as_slice(), ["pixel_values_videos", "video_grid_thw"], range, self.video_token)
+                let frames = clip.each(|frame| self.resized(&frame, range))?;
+                (frames, ["pixel_values_videos", "video_grid_thw"], self.video_token)
             }
         };
-        let (width, height) = self.size(&frames[0], range)?;
-        let frames: Vec<Image> = frames.iter().map(|frame| frame.resize(width, height, self.pixels.filter)).collect();
         let (pixel_values, grid) = self.patches(&frames);
         let rows = grid.iter().product::<usize>() / self.config.merge_size.pow(2);
         let grid_thw = Array { shape: vec![1, 3], data: grid.map(|n| n as f32).to_vec() };
-        let input = MediaInput::new(media.kind(), rows, [(names[0], pixel_values), (names[1], grid_thw)]);
+        let input = MediaInput::new(kind, rows, [(names[0], pixel_values), (names[1], grid_thw)]);
         Ok(Processed { input, pieces: vec![Piece::Slots { token, count: rows }] })
     }
 
@@ -101,6 +102,11 @@ pub fn grid(input: &MediaInput) -> [usize; 3] {
 }
 
 impl Qwen2Vl {
+    fn resized(&self, image: &Image, range: (usize, usize)) -> Result<Image, ModelError> {
+        let (width, height) = self.size(image, range)?;
+        Ok(image.resize(width, height, self.pixels.filter))
+    }
+
     /// The nearest multiples of a merged patch whose area lies in the range.
     fn size(&self, image: &Image, (min, max): (usize, usize)) -> Result<(usize, usize), ModelError> {
         let (width, height) = (image.width() as f64, image.height() as f64);
