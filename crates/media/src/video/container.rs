@@ -7,6 +7,7 @@
 //! * Only keyframes of the index are begun at, and only frames that are shown after the keyframe are taken from there. Nothing that
 //!   is shown after a keyframe refers to what was decoded before it (what is shown before and decoded after may).
 //! * Frames are selected by their own time stamps, not by counting from where decoding began.
+//! * Frames that a decoder gives before it has all that they refer to (a picture that is refreshed bit by bit) are not taken.
 //! * A run in which the first decoded frame is shown later than its keyframe gives no frame at all. Then the program began
 //!   somewhere else, and everything is decoded from the beginning instead.
 
@@ -108,7 +109,7 @@ impl Container {
         let report = Report::of(&file, Question::Packets, &terms)?;
         let side = |name: &str| report.number(name).unwrap_or(0);
         limits.check_size(side("width"), side("height"), limits.frame_pixels_max)?;
-        let fps = report.field("avg_frame_rate").and_then(ratio).unwrap_or(FPS_UNKNOWN);
+        let fps = ["avg_frame_rate", "r_frame_rate"].into_iter().find_map(|name| report.field(name).and_then(ratio));
         let (frames, timeline) = match report.has_frame_per_packet() {
             true => (report.packets.len(), report.timeline()),
             false => {
@@ -116,7 +117,12 @@ impl Container {
                 (counted.number("nb_read_frames").ok_or(DAMAGED)?, None)
             }
         };
-        Ok(Self { file, info: VideoInfo { frames, fps }, pixels: side("width") * side("height"), timeline })
+        Ok(Self {
+            file,
+            info: VideoInfo { frames, fps: fps.unwrap_or(FPS_UNKNOWN) },
+            pixels: side("width") * side("height"),
+            timeline,
+        })
     }
 
     pub fn info(&self) -> VideoInfo {
@@ -165,7 +171,7 @@ impl Container {
             }
             _ => (None, any(run.wanted.iter().map(|i| format!("eq(n,{i})")).collect())),
         };
-        let mut before = vec!["-nostdin", "-threads", "2", "-copyts"];
+        let mut before = vec!["-nostdin", "-threads", "2", "-copyts", "-flags", "-output_corrupt"];
         if let Some(seconds) = &seek {
             // An absolute time, and everything from the keyframe on: what is taken, the filter says.
             before.extend(["-seek_timestamp", "1", "-noaccurate_seek", "-ss", seconds]);
@@ -256,7 +262,7 @@ impl Report {
         let entries: &[&str] = match question {
             Question::Packets => &[
                 "-show_entries",
-                "packet=pts,flags:stream=codec_name,field_order,time_base,avg_frame_rate,width,height:format=format_name",
+                "packet=pts,flags:stream=codec_name,field_order,time_base,avg_frame_rate,r_frame_rate,width,height:format=format_name",
             ],
             Question::Frames => &["-count_frames", "-show_entries", "stream=nb_read_frames"],
         };
@@ -358,4 +364,66 @@ fn ratio(text: &str) -> Option<f64> {
     let (over, under) = text.split_once('/')?;
     let value = over.parse::<f64>().ok()? / under.parse::<f64>().ok()?;
     (value.is_finite() && value > 0.0).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(container: &Container, indices: &[usize]) -> Vec<Image> {
+        let frames = container.frames(indices, &Limits::default(), &Interest::default()).unwrap();
+        frames.map(|frame| frame.unwrap()).collect()
+    }
+
+    #[test]
+    fn frames_from_keyframes_on_are_those_from_the_beginning_on() {
+        let every_12 = Some(vec![0, 12, 24, 36, 48]);
+        let cases = [
+            ("keys_h264.mp4", 60, every_12.clone()),
+            ("keys_hevc_open.mp4", 60, every_12.clone()),
+            ("keys_vp9.webm", 60, every_12),
+            ("keys_h264_refresh.mkv", 60, Some(vec![0, 12, 24, 39, 51])),
+            ("cut_h264.mp4", 45, None),
+            ("hidden_vp8.webm", 60, None),
+        ];
+        for (name, count, keys) in cases {
+            let bytes = std::fs::read(fixtures::root().join("media").join(name)).unwrap();
+            let mut container = match Container::open(&bytes, &Limits::default()) {
+                Err(MediaError::NoFfmpeg) => {
+                    println!("SKIPPED {name}: the ffmpeg program is missing");
+                    continue;
+                }
+                container => container.unwrap(),
+            };
+            assert_eq!(container.info, VideoInfo { frames: count, fps: 15.0 }, "{name}");
+            let timeline = container.timeline.take();
+            assert_eq!(timeline.as_ref().map(|timeline| timeline.keys.clone()), keys, "{name}");
+            let whole = frames(&container, &(0..count).collect::<Vec<_>>());
+            // As if the frames were so large that every start is worth it.
+            (container.timeline, container.pixels) = (timeline, usize::MAX);
+            let indices: Vec<usize> = (5..count).step_by(13).collect();
+            assert_eq!(container.runs(&indices).len() > 1, keys.is_some(), "{name}");
+            let expected: Vec<Image> = indices.iter().map(|&i| whole[i].clone()).collect();
+            assert!(frames(&container, &indices) == expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_run_begins_anew_where_decoding_all_between_takes_longer() {
+        let timeline = Timeline { unit: 0.1, stamps: (0..100).collect(), keys: vec![0, 40, 80] };
+        let file = NamedTempFile::new().unwrap();
+        let info = VideoInfo { frames: 100, fps: 10.0 };
+        let mut container = Container { file, info, pixels: 0, timeline: Some(timeline) };
+        let key = |key, wanted: &[usize]| Run { wanted: wanted.to_vec(), from: From::Key(key) };
+        let cases: [(usize, &[usize], Vec<Run>); 4] = [
+            (1, &[3, 50, 90], vec![key(0, &[3, 50, 90])]),
+            (PIXELS_PER_START, &[3, 50, 90], vec![key(0, &[3]), key(40, &[50]), key(80, &[90])]),
+            (PIXELS_PER_START, &[39, 40, 79, 85], vec![key(0, &[39, 40, 79, 85])]),
+            (PIXELS_PER_START / 20, &[41, 55, 80], vec![key(40, &[41, 55]), key(80, &[80])]),
+        ];
+        for (pixels, indices, expected) in cases {
+            container.pixels = pixels;
+            assert_eq!(container.runs(indices), expected, "{indices:?} of {pixels} pixels");
+        }
+    }
 }
