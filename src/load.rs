@@ -12,6 +12,7 @@ use text::{ChatTemplate, Grammars, TemplateFiles, TextError, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
+use crate::media::MediaCache;
 use crate::{Error, ImportanceSource, ModelSource};
 
 const GENERATION: &str = "generation_config.json";
@@ -57,6 +58,8 @@ pub struct Capacity {
     pub step_tokens_max: usize,
     /// Bytes of encoded media that are kept for later requests.
     pub encodings_bytes_max: usize,
+    /// Bytes of decoded and resized media that are kept for later requests.
+    pub media_bytes_max: usize,
 }
 
 /// The keys and values of everything that is being said.
@@ -73,7 +76,8 @@ pub struct KvCache {
 impl Default for Capacity {
     fn default() -> Self {
         let EngineConfig { sequences_max, budget_tokens_max: step_tokens_max, encodings_bytes_max, .. } = EngineConfig::new(1);
-        Self { cache_bytes: None, cache_format: None, sequences_max, step_tokens_max, encodings_bytes_max }
+        let media_bytes_max = 256 << 20;
+        Self { cache_bytes: None, cache_format: None, sequences_max, step_tokens_max, encodings_bytes_max, media_bytes_max }
     }
 }
 
@@ -107,6 +111,7 @@ pub(crate) struct Inner {
     pub ends: Vec<u32>,
     pub context_max: usize,
     pub fetcher: Fetcher,
+    pub media: MediaCache,
     pub engine: Engine,
     pub workers: tokio::sync::Semaphore,
     pub importance: Option<Coverage>,
@@ -223,7 +228,8 @@ impl Inner {
         let Loaded { model, processor, context_max, dtype, importance, leftover, .. } = models::load(files, settings)?;
         let own = context_max.unwrap_or(usize::MAX);
         let context_max = options.context_max.unwrap_or(usize::MAX).min(own);
-        let Capacity { cache_bytes, cache_format, sequences_max, step_tokens_max, encodings_bytes_max } = options.capacity;
+        let Capacity { cache_bytes, cache_format, sequences_max, step_tokens_max, encodings_bytes_max, media_bytes_max } =
+            options.capacity;
         let format = cache_format.unwrap_or_else(|| nn::kv_format(dtype));
         let config = EngineConfig {
             cache: CacheSize::Bytes(cache_bytes.unwrap_or_else(half_of_free_memory)),
@@ -246,6 +252,7 @@ impl Inner {
             ends,
             context_max: engine.context_max(),
             fetcher: Fetcher::new(options.files.clone())?,
+            media: MediaCache::new(media_bytes_max)?,
             engine,
             workers: tokio::sync::Semaphore::new(workers),
             importance,

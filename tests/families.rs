@@ -6,9 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mistralrs::{
-    Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part, Stats,
-};
+use mistralrs::{Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaSource, Model, ModelSource, Part, Stats};
 
 /// Tokens of a block of the cache.
 const BLOCK: usize = 32;
@@ -22,7 +20,7 @@ async fn load(name: &str, capacity: Capacity) -> Model {
 
 fn about(picture: Option<&str>, question: &str) -> ChatRequest {
     let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo").join(name).display().to_string();
-    let media = picture.map(|name| Part::Media(MediaKind::Image, MediaSource::Url(file(name))));
+    let media = picture.map(|name| Part::Image(MediaSource::Url(file(name))));
     let request = ChatRequest::user(media.into_iter().chain([Part::Text(question.into())]).collect());
     ChatRequest { tokens_max: Some(12), ignore_eos: true, ..request }
 }

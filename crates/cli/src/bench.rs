@@ -204,7 +204,7 @@ impl Bench {
         let seed = self.random.u64(..);
         let level = |x: usize, y: usize| (seed >> ((x / 16 * 7 + y / 16 * 13) % 57)) as u8;
         bytes.extend((0..height).flat_map(|y| (0..line).map(move |x| level(x, y))));
-        Part::Media(MediaKind::Image, MediaSource::Bytes(bytes))
+        Part::Image(MediaSource::Bytes(bytes))
     }
 
     fn table(&self) -> String {

@@ -6,8 +6,10 @@ mod ffmpeg;
 mod options;
 mod pictures;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use animation::Animation;
 use container::Container;
@@ -57,6 +59,7 @@ pub struct Video {
     source: Source,
     limits: Limits,
     interest: Interest,
+    waited: Cell<Duration>,
 }
 
 #[derive(Debug)]
@@ -82,8 +85,7 @@ pub struct Clip<'a> {
     /// How many of them are taken per second.
     pub fps: f64,
     frames: Frames<'a>,
-    interest: &'a Interest,
-    bytes_max: usize,
+    video: &'a Video,
 }
 
 impl Video {
@@ -117,7 +119,7 @@ impl Video {
         if info.frames == 0 {
             return Err(MediaError::NoFrames);
         }
-        Ok(Self { info, source, limits: *limits, interest: Interest::default() })
+        Ok(Self { info, source, limits: *limits, interest: Interest::default(), waited: Cell::default() })
     }
 
     /// Frames and speed.
@@ -128,6 +130,11 @@ impl Video {
     /// The same clip, decoded only as long as there is interest.
     pub fn with_interest(self, interest: &Interest) -> Self {
         Self { interest: interest.clone(), ..self }
+    }
+
+    /// Time for which clips of it have waited for decoded frames, so far.
+    pub fn waited(&self) -> Duration {
+        self.waited.get()
     }
 
     /// The frames that are looked at. `rule` chooses among those that the options leave: it is given how many frames they are, and
@@ -165,8 +172,7 @@ impl Video {
             Source::Pictures(pictures) => Box::new(pictures.frames(indices, &self.limits)),
             Source::Container(container) => Box::new(container.frames(&indices, &self.limits, &self.interest)?),
         };
-        let (info, interest, bytes_max) = (self.info, &self.interest, self.limits.decoded_bytes_max);
-        Ok(Clip { info, times, fps, frames, interest, bytes_max })
+        Ok(Clip { info: self.info, times, fps, frames, video: self })
     }
 }
 
@@ -179,9 +185,13 @@ impl Clip<'_> {
         let count = self.times.len();
         let mut made = Vec::with_capacity(count);
         let mut first = None;
-        for frame in self.frames.take(count) {
-            self.interest.check()?;
-            let frame = frame?;
+        let waited = &self.video.waited;
+        let mut frames = self.frames;
+        while made.len() < count {
+            self.video.interest.check()?;
+            let began = Instant::now();
+            let frame = frames.next().ok_or(MediaError::Damaged { format: "video" })??;
+            waited.set(waited.get() + began.elapsed());
             let size = (frame.width(), frame.height());
             let expected = *first.get_or_insert(size);
             if size != expected {
@@ -189,12 +199,9 @@ impl Clip<'_> {
             }
             let image = make(frame)?;
             if made.is_empty() {
-                check_memory(count, &image, self.bytes_max)?;
+                check_memory(count, &image, self.video.limits.decoded_bytes_max)?;
             }
             made.push(image);
-        }
-        if made.len() < count {
-            return Err(MediaError::Damaged { format: "video" }.into());
         }
         Ok(made)
     }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use media::{Clip, Image, VideoInfo, VideoOptions};
 use nn::{MediaInput, MediaKind, Prompt};
 use text::Piece;
@@ -31,11 +33,11 @@ impl Media<'_> {
     }
 }
 
-/// A media item as model input, and what its marker in the prompt becomes.
+/// A media item as model input, and what its marker in the prompt becomes. Clones share the input.
 #[derive(Debug, Clone)]
 pub struct Processed {
     /// For [`nn::Model::encode`].
-    pub input: MediaInput,
+    pub input: Arc<MediaInput>,
     /// Takes the place of the marker; the slots add up to `input.rows`.
     pub pieces: Vec<Piece>,
 }

@@ -54,7 +54,7 @@ impl Processor for Gemma3 {
                 self.block(&mut pieces);
             }
         }
-        Ok(Processed { input, pieces })
+        Ok(Processed { input: input.into(), pieces })
     }
 
     /// The rows of one view see each other in both directions.

@@ -59,7 +59,7 @@ impl Processor for Qwen2Vl {
         let rows = grid.iter().product::<usize>() / self.config.merge_size.pow(2);
         let grid_thw = Array { shape: vec![1, 3], data: grid.map(|n| n as f32).to_vec() };
         let input = MediaInput::new(kind, rows, [(names[0], pixel_values), (names[1], grid_thw)]);
-        Ok(Processed { input, pieces: vec![Piece::Slots { token, count: rows }] })
+        Ok(Processed { input: input.into(), pieces: vec![Piece::Slots { token, count: rows }] })
     }
 
     /// Text counts on; a picture's tokens share one time and spread over height and width; what follows continues behind the
