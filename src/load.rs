@@ -7,11 +7,11 @@ use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, ModelError, Processor};
 use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Quant};
 use serde_json::Value;
-use sysinfo::System;
 use text::{ChatTemplate, Grammars, TemplateFiles, TextError, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
+use crate::machine::Memory;
 use crate::media::MediaCache;
 use crate::{Error, ImportanceSource, ModelSource};
 
@@ -262,16 +262,12 @@ impl Inner {
     }
 }
 
-/// Half of the memory that nobody uses, on the machine or in the container; a gigabyte where the system does not tell, and never
-/// so little that there could be no conversation.
+/// Half of the memory that nobody uses; a gigabyte where the system does not tell, and never so little that there could be no
+/// conversation.
 fn half_of_free_memory() -> usize {
     const UNKNOWN: u64 = 2 << 30;
     const LEAST: usize = 128 << 20;
-    let free = System::new().map_or(UNKNOWN, |mut system| {
-        system.refresh_memory();
-        let machine = system.available_memory();
-        system.cgroup_limits().map_or(machine, |limits| limits.free_memory.min(machine))
-    });
+    let free = Memory::here().map_or(UNKNOWN, |memory| memory.free);
     usize::try_from(free / 2).unwrap_or(usize::MAX).max(LEAST)
 }
 

@@ -24,6 +24,8 @@ pub enum Command {
     Bench(BenchOptions),
     /// List the model families that can be loaded
     Families,
+    /// Say what this machine has, and what would help
+    Doctor(DoctorOptions),
 }
 
 /// Which model, and how it is loaded.
@@ -168,10 +170,13 @@ pub struct ClipOptions {
     pub end: Option<f64>,
 }
 
-impl From<ClipOptions> for VideoOptions {
-    fn from(options: ClipOptions) -> Self {
-        let ClipOptions { fps, max_frames, start, end } = options;
-        Self { fps, max_frames, start, end }
+impl ClipOptions {
+    /// What they say, if it makes sense.
+    pub fn checked(self) -> anyhow::Result<VideoOptions> {
+        let Self { fps, max_frames, start, end } = self;
+        let options = VideoOptions { fps, max_frames, start, end };
+        options.check().map_err(|e| anyhow::anyhow!("--{} {}", e.field.replace('_', "-"), e.reason))?;
+        Ok(options)
     }
 }
 
@@ -210,6 +215,11 @@ pub struct BenchOptions {
     /// Pictures in one question
     #[arg(long, default_value_t = 1)]
     pub images: usize,
+    /// Clip to be looked at, for a model that takes any: path, or folder of pictures; repeatable
+    #[arg(long, value_name = "PATH")]
+    pub video: Vec<String>,
+    #[command(flatten)]
+    pub clip: ClipOptions,
     /// Requests at once
     #[arg(long, value_delimiter = ',', default_value = "1,4,8")]
     pub concurrency: Vec<usize>,
@@ -219,6 +229,13 @@ pub struct BenchOptions {
     /// How often each figure is taken; the median is printed
     #[arg(long, default_value_t = 3)]
     pub iterations: usize,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorOptions {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,

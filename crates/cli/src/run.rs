@@ -2,17 +2,14 @@
 
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
 
-use anyhow::{Result, anyhow};
-use mistralrs::{
-    ChatRequest, Content, Dry, FileAccess, MediaSource, Message, Model, Part, Piece, Sampling, Summary, VideoOptions,
-};
+use anyhow::Result;
+use mistralrs::{ChatRequest, Content, Dry, FileAccess, MediaSource, Message, Model, Part, Piece, Sampling, Summary};
 
 use crate::args::RunOptions;
 use crate::load::load;
 
 pub async fn run(options: RunOptions) -> Result<()> {
-    let clip: VideoOptions = options.clip.into();
-    clip.check().map_err(|e| anyhow!("--{} {}", e.field.replace('_', "-"), e.reason))?;
+    let clip = options.clip.checked()?;
     let RunOptions { model, input, image, audio, video, system, .. } = options;
     let sampling = Sampling {
         temperature: options.temperature,

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::OptionError;
+use crate::{Ffmpeg, OptionError};
 
 /// Why a picture or clip cannot be used. The messages are ours: what a decoder says of hostile bytes is not repeated.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub enum MediaError {
     NoFrames,
     /// Only the ffmpeg program can decode this container, and it was not found.
     #[error(
-        "this video needs the ffmpeg program, which was not found; install it (Debian and Ubuntu: apt install ffmpeg, \
-         Fedora: dnf install ffmpeg, macOS: brew install ffmpeg, Windows: winget install ffmpeg), or send an animated GIF, WebP or PNG"
+        "this video needs the ffmpeg program, which was not found; install it ({}), or send an animated GIF, WebP or PNG",
+        Ffmpeg::INSTALL
     )]
     NoFfmpeg,
     /// Frames of one clip are not of one size.

@@ -155,6 +155,10 @@ pub struct Ffmpeg {
 }
 
 impl Ffmpeg {
+    /// How it gets onto a machine, system by system.
+    pub const INSTALL: &'static str = "Debian and Ubuntu: apt install ffmpeg, Fedora: dnf install ffmpeg-free, Arch: pacman -S \
+        ffmpeg, Alpine: apk add ffmpeg, macOS: brew install ffmpeg, Windows: winget install ffmpeg";
+
     /// Asks the programs. `None` when there is no ffmpeg.
     pub fn find() -> Option<Self> {
         let ask = |program: &str, question: &str| {
