@@ -45,7 +45,7 @@ fn examine() -> Vec<Finding> {
     let mut findings = vec![
         finding("version", env!("CARGO_PKG_VERSION")),
         finding("instruction sets", instructions)
-            .unless(!is_slow, "kernels have no version for this processor: expect a tenth of the speed"),
+            .unless(!is_slow, "there are no kernels for this processor: what the compiler makes of plain loops is much slower"),
         finding("threads", threads),
         finding("memory GB", memory.map(|memory| gigabytes(memory.total))),
         finding("free memory GB", memory.map(|memory| gigabytes(memory.free))),

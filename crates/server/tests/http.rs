@@ -346,15 +346,15 @@ async fn clips_are_urls_lists_and_folders_with_what_is_wanted_of_them() {
     let clip = format!("file://{}", picture("../media/motion_64x64_5fps.gif"));
     let list = |count: usize| vec![frame.clone(); count];
     let url = |body: Value| json!({"type": "video_url", "video_url": body});
-    // Part and tokens: 25 of text and, for every two frames, 8 of a 64x64 clip or 24 of a larger one.
+    // Part and tokens: 23 of text and, for every two frames, 9 of the clip or 25 of the list.
     let cases = [
         (url(json!({"url": clip})), 41),
         (url(json!(clip)), 41),
         (json!({"type": "video", "video": clip}), 41),
         (url(json!({"url": clip, "fps": 0.5})), 41),
         (url(json!({"url": clip, "start": 1, "end": 1.9})), 41),
-        (url(json!({"url": clip, "max_frames": 2})), 33),
-        (url(json!({"url": clip, "fps": 5})), 73),
+        (url(json!({"url": clip, "max_frames": 2})), 32),
+        (url(json!({"url": clip, "fps": 5})), 77),
         (url(json!({"url": list(4)})), 73),
         (url(json!(list(4))), 73),
         (json!({"type": "video", "video": list(4), "fps": 1.0}), 73),

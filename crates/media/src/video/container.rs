@@ -28,7 +28,7 @@ const INDEXED: [&str; 2] = ["mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"];
 /// Of a clip that does not tell.
 const FPS_UNKNOWN: f64 = 24.0;
 /// What could be decoded in the time that another start of the program takes, in pixels (measured: docs/performance.md).
-const PIXELS_PER_START: usize = 20_000_000;
+const PIXELS_PER_START: usize = 50_000_000;
 
 /// Whether the bytes begin like a container that ffmpeg is allowed to read.
 pub fn is_container(bytes: &[u8]) -> bool {
