@@ -9,6 +9,7 @@ use text::{Detokenizer, StopMatcher};
 use crate::Error;
 use crate::chat::ChatRequest;
 use crate::load::{Inner, Model};
+use crate::media::Spent;
 use crate::prepare::{Prepared, prepare, refused};
 
 /// A piece of an answer on its way.
@@ -51,6 +52,8 @@ pub struct Summary {
     pub usage: Usage,
     /// Time from the request to the finished prompt: fetching, decoding and processing media, tokenizing.
     pub prepared: Duration,
+    /// What of that its media took.
+    pub media: Spent,
 }
 
 /// Why an answer ended.
@@ -91,6 +94,7 @@ pub struct AnswerStream {
     tokens_min: usize,
     completion_tokens: usize,
     prepared: Duration,
+    media: Spent,
     submitted: Instant,
     first_token: Option<Instant>,
     last: Option<Summary>,
@@ -133,7 +137,7 @@ impl Model {
 
 impl AnswerStream {
     fn start(inner: Arc<Inner>, prepared: Prepared, request: &ChatRequest) -> Result<Self, Error> {
-        let Prepared { prompt, sampling, constraint } = prepared;
+        let Prepared { prompt, sampling, constraint, spent: media } = prepared;
         let tokens = prompt.tokens.len();
         let room = inner.context_max.saturating_sub(tokens);
         let wanted = request.tokens_max.unwrap_or(room.max(1));
@@ -159,6 +163,7 @@ impl AnswerStream {
             tokens_min,
             completion_tokens: 0,
             prepared: Duration::ZERO,
+            media,
             submitted: Instant::now(),
             first_token: None,
             last: None,
@@ -223,7 +228,12 @@ impl AnswerStream {
         if self.stop.stopped() {
             // Dropping the receiver is how the engine learns that nobody listens any more.
             self.events = None;
-            self.last = Some(Summary { finish: Finish::StopText, usage: self.usage_so_far(), prepared: self.prepared });
+            self.last = Some(Summary {
+                finish: Finish::StopText,
+                usage: self.usage_so_far(),
+                prepared: self.prepared,
+                media: self.media,
+            });
         }
         Ok(Delta { text, token })
     }
@@ -237,7 +247,7 @@ impl AnswerStream {
             FinishReason::Complete => Finish::Complete,
             FinishReason::Length => Finish::Length,
         };
-        let summary = Summary { finish, usage, prepared: self.prepared };
+        let summary = Summary { finish, usage, prepared: self.prepared, media: self.media };
         self.last = Some(summary);
         if text.is_empty() { Ok(Piece::Done(summary)) } else { Ok(Piece::Delta(Delta { text, token: None })) }
     }

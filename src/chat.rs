@@ -1,5 +1,6 @@
 //! What is asked: messages with words and media, and how the answer is to be generated.
 
+use ::media::VideoOptions;
 use engine::Sampling;
 use nn::MediaKind;
 use serde_json::{Map, Value, json};
@@ -59,17 +60,40 @@ pub enum Content {
 pub enum Part {
     /// Words.
     Text(String),
-    /// A picture, sound or clip.
-    Media(MediaKind, MediaSource),
+    /// A picture.
+    Image(MediaSource),
+    /// A sound.
+    Audio(MediaSource),
+    /// A clip, and what is wanted of it.
+    Video(MediaSource, VideoOptions),
+}
+
+/// A media part of a request.
+#[derive(Debug)]
+pub(crate) struct Item<'a> {
+    /// Its place, as error messages name it.
+    pub param: String,
+    pub kind: MediaKind,
+    pub source: &'a MediaSource,
+    /// What is wanted of it, if it is a clip.
+    pub options: VideoOptions,
 }
 
 /// Where a media item's bytes are.
 #[derive(Debug, Clone)]
 pub enum MediaSource {
-    /// `https:`, `http:`, `data:` or `file:`; or the path of a local file, where files are allowed.
+    /// `https:`, `http:`, `data:` or `file:`; or the path of a local file, where files are allowed. A folder of pictures is a clip:
+    /// its frames by their names, numbers in them counting as numbers.
     Url(String),
     /// Here.
     Bytes(Vec<u8>),
+    /// Pictures that are the frames of a clip, in order.
+    Frames {
+        /// Where each of them is.
+        frames: Vec<MediaSource>,
+        /// When each of them is shown, in seconds; otherwise they follow each other at [`VideoOptions::fps`], or two per second.
+        timestamps: Option<Vec<f64>>,
+    },
 }
 
 impl Default for Content {
@@ -85,16 +109,13 @@ impl ChatRequest {
         Self { messages: vec![message], ..Self::default() }
     }
 
-    /// Media items in the order in which they are said, with their places as error messages name them.
-    pub(crate) fn media(&self) -> Vec<(String, MediaKind, &MediaSource)> {
+    /// Media items in the order in which they are said.
+    pub(crate) fn media(&self) -> Vec<Item<'_>> {
         let mut found = Vec::new();
         for (i, message) in self.messages.iter().enumerate() {
             let Content::Parts(parts) = &message.content else { continue };
-            for (j, part) in parts.iter().enumerate() {
-                if let Part::Media(kind, source) = part {
-                    found.push((format!("messages[{i}].content[{j}]"), *kind, source));
-                }
-            }
+            let places = (0..).map(|j| format!("messages[{i}].content[{j}]"));
+            found.extend(places.zip(parts).filter_map(|(param, part)| part.item(param)));
         }
         found
     }
@@ -105,11 +126,32 @@ impl ChatRequest {
     }
 }
 
+impl Part {
+    fn item(&self, param: String) -> Option<Item<'_>> {
+        let (kind, source, options) = match self {
+            Self::Text(_) => return None,
+            Self::Image(source) => (MediaKind::Image, source, VideoOptions::default()),
+            Self::Audio(source) => (MediaKind::Audio, source, VideoOptions::default()),
+            Self::Video(source, options) => (MediaKind::Video, source, *options),
+        };
+        Some(Item { param, kind, source, options })
+    }
+}
+
+impl From<&str> for MediaSource {
+    /// A URL or path.
+    fn from(url: &str) -> Self {
+        Self::Url(url.into())
+    }
+}
+
 impl Message {
     fn for_template(&self) -> Value {
         let part = |part: &Part| match part {
             Part::Text(text) => json!({"type": "text", "text": text}),
-            Part::Media(kind, _) => json!({"type": kind.name()}),
+            Part::Image(_) => json!({"type": MediaKind::Image.name()}),
+            Part::Audio(_) => json!({"type": MediaKind::Audio.name()}),
+            Part::Video(..) => json!({"type": MediaKind::Video.name()}),
         };
         let content = match &self.content {
             Content::Text(text) => Value::String(text.clone()),

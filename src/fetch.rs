@@ -1,10 +1,13 @@
 //! URLs → bytes, within limits and within what the caller allows.
 
+mod folder;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::try_join_all;
 use nn::MediaKind;
 use reqwest::redirect::Policy;
 use url::Url;
@@ -14,6 +17,11 @@ use crate::{Error, Fault};
 
 /// Bytes of one media item.
 const BYTES_MAX: usize = 64 << 20;
+/// Frames of one clip that are given as pictures.
+const FRAMES_MAX: usize = 768;
+const FRAMES_AT_ONCE: usize = 8;
+/// Bytes of all frames of one clip together.
+const FRAMES_BYTES_MAX: usize = 256 << 20;
 const CONNECT_SECONDS: u64 = 5;
 const FETCH_SECONDS: u64 = 30;
 const REDIRECTS_MAX: usize = 3;
@@ -27,6 +35,15 @@ pub enum FileAccess {
     Below(Vec<PathBuf>),
     /// None.
     None,
+}
+
+/// What a request points at.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Fetched {
+    /// A file.
+    File(Vec<u8>),
+    /// The frames of a clip, each a file, and when they are shown, if that was said.
+    Frames(Vec<Vec<u8>>, Option<Vec<f64>>),
 }
 
 /// Fetches what requests point at.
@@ -63,29 +80,91 @@ impl Fetcher {
         Ok(Self { client, files })
     }
 
-    pub async fn fetch(&self, source: &MediaSource, place: &Place<'_>) -> Result<Vec<u8>, Error> {
-        let text = match source {
-            MediaSource::Bytes(bytes) => return Ok(bytes.clone()),
-            MediaSource::Url(text) => text.trim(),
-        };
-        match Url::parse(text) {
-            Ok(url) if url.scheme() == "data" => data(text, place),
-            Ok(url) if matches!(url.scheme(), "http" | "https") => self.download(url, place).await,
-            Ok(url) if url.scheme() == "file" => match url.to_file_path() {
-                Ok(path) => self.read(&path, place).await,
-                Err(()) => Err(place.unusable("a file URL looks like file:///absolute/path")),
+    /// An item, or the frames of one.
+    pub async fn fetch(&self, source: &MediaSource, place: &Place<'_>) -> Result<Fetched, Error> {
+        match source {
+            MediaSource::Url(text) => match self.local(text, place)? {
+                Some(path) => self.read(&path, place).await,
+                None => Ok(Fetched::File(self.remote(text.trim(), place).await?)),
             },
-            Ok(url) if url.scheme().len() > 1 => {
-                let reason = format!("the scheme {:?} is not supported; use https, http, data or file", url.scheme());
-                Err(place.unusable(reason))
+            MediaSource::Bytes(bytes) => Ok(Fetched::File(bytes.clone())),
+            MediaSource::Frames { .. } if place.kind != MediaKind::Video => {
+                Err(place.unusable(format!("a list of pictures is a video, not {} input", place.kind)))
             }
-            _ => self.read(Path::new(text), place).await,
+            MediaSource::Frames { frames, .. } if frames.len() > FRAMES_MAX => {
+                Err(place.fault(Fault::TooLarge, format!("it has {} frames; at most {FRAMES_MAX} are allowed", frames.len())))
+            }
+            MediaSource::Frames { frames, timestamps } => {
+                Ok(Fetched::Frames(self.frames(frames, place).await?, timestamps.clone()))
+            }
         }
     }
 
-    async fn read(&self, path: &Path, place: &Place<'_>) -> Result<Vec<u8>, Error> {
+    /// Some at a time.
+    async fn frames(&self, sources: &[MediaSource], place: &Place<'_>) -> Result<Vec<Vec<u8>>, Error> {
+        let mut files = Vec::new();
+        let mut bytes = 0;
+        for some in sources.chunks(FRAMES_AT_ONCE) {
+            let first = files.len();
+            let fetch = some.iter().enumerate().map(|(i, source)| self.frame(first + i, source, place));
+            for file in try_join_all(fetch).await? {
+                bytes += file.len();
+                if bytes > FRAMES_BYTES_MAX {
+                    return Err(place.fault(Fault::TooLarge, too_large(FRAMES_BYTES_MAX)));
+                }
+                files.push(file);
+            }
+        }
+        Ok(files)
+    }
+
+    async fn frame(&self, index: usize, source: &MediaSource, place: &Place<'_>) -> Result<Vec<u8>, Error> {
+        let param = format!("{}, frame {index}", place.param);
+        let place = Place { param: &param, kind: place.kind };
+        let no_frame = || place.unusable("a frame is a picture");
+        match source {
+            MediaSource::Url(text) => match self.local(text, &place)? {
+                Some(path) => match self.read(&path, &place).await? {
+                    Fetched::File(bytes) => Ok(bytes),
+                    Fetched::Frames(..) => Err(no_frame()),
+                },
+                None => self.remote(text.trim(), &place).await,
+            },
+            MediaSource::Bytes(bytes) => Ok(bytes.clone()),
+            MediaSource::Frames { .. } => Err(no_frame()),
+        }
+    }
+
+    /// The path that a URL means, if it is a local one.
+    fn local(&self, text: &str, place: &Place<'_>) -> Result<Option<PathBuf>, Error> {
+        match Url::parse(text.trim()) {
+            Ok(url) if url.scheme() == "file" => {
+                url.to_file_path().map(Some).map_err(|()| place.unusable("a file URL looks like file:///absolute/path"))
+            }
+            // A single letter is a drive.
+            Ok(url) if url.scheme().len() > 1 => Ok(None),
+            _ => Ok(Some(text.trim().into())),
+        }
+    }
+
+    async fn remote(&self, text: &str, place: &Place<'_>) -> Result<Vec<u8>, Error> {
+        match Url::parse(text) {
+            Ok(url) if url.scheme() == "data" => data(text, place),
+            Ok(url) if matches!(url.scheme(), "http" | "https") => self.download(url, place).await,
+            Ok(url) => {
+                let reason = format!("the scheme {:?} is not supported; use https, http, data or file", url.scheme());
+                Err(place.unusable(reason))
+            }
+            Err(e) => Err(place.unusable(format!("this is no URL: {e}"))),
+        }
+    }
+
+    async fn read(&self, path: &Path, place: &Place<'_>) -> Result<Fetched, Error> {
         let (path, files, kind) = (path.to_path_buf(), self.files.clone(), place.kind);
-        let read = tokio::task::spawn_blocking(move || read_file(&path, &files, kind));
+        let read = tokio::task::spawn_blocking(move || match kind {
+            MediaKind::Video if path.is_dir() => folder::read(&path, &files).map(|frames| Fetched::Frames(frames, None)),
+            _ => read_file(&path, &files, kind).map(Fetched::File),
+        });
         let read = read.await.map_err(|_| place.unusable("reading the file failed"))?;
         read.map_err(|(fault, reason)| place.fault(fault, reason))
     }
@@ -99,7 +178,7 @@ impl Fetcher {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if bytes.len() + chunk.len() > BYTES_MAX {
-                return Err(place.fault(Fault::TooLarge, too_large()));
+                return Err(place.fault(Fault::TooLarge, too_large(BYTES_MAX)));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -107,8 +186,8 @@ impl Fetcher {
     }
 }
 
-fn too_large() -> String {
-    format!("it is larger than {} MiB", BYTES_MAX >> 20)
+fn too_large(bytes_max: usize) -> String {
+    format!("it is larger than {} MiB", bytes_max >> 20)
 }
 
 /// The reason at the bottom: what lies above repeats that a request failed.
@@ -120,9 +199,13 @@ fn innermost(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// The same for all that may not be read, so that nothing is learnt of what is there.
+fn forbidden() -> (Fault, String) {
+    (Fault::Forbidden, "local files may not be read from here".to_string())
+}
+
 fn read_file(path: &Path, files: &FileAccess, kind: MediaKind) -> Result<Vec<u8>, (Fault, String)> {
     let unusable = |reason: String| (Fault::Media(kind), reason);
-    let forbidden = || (Fault::Forbidden, "local files may not be read from here".to_string());
     let path = match files {
         FileAccess::None => return Err(forbidden()),
         FileAccess::All => path.to_path_buf(),
@@ -138,7 +221,7 @@ fn read_file(path: &Path, files: &FileAccess, kind: MediaKind) -> Result<Vec<u8>
         return Err(unusable(format!("{} is not a regular file", path.display())));
     }
     if metadata.len() > BYTES_MAX as u64 {
-        return Err((Fault::TooLarge, too_large()));
+        return Err((Fault::TooLarge, too_large(BYTES_MAX)));
     }
     std::fs::read(&path).map_err(cannot)
 }
@@ -150,7 +233,7 @@ fn data(text: &str, place: &Place<'_>) -> Result<Vec<u8>, Error> {
         return Err(place.unusable("only base64 data URLs are supported (data:image/png;base64,...)"));
     }
     if body.len() / 4 * 3 > BYTES_MAX {
-        return Err(place.fault(Fault::TooLarge, too_large()));
+        return Err(place.fault(Fault::TooLarge, too_large(BYTES_MAX)));
     }
     let body: Vec<u8> = body.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     STANDARD.decode(body).map_err(|e| place.unusable(format!("the data URL is not base64: {e}")))
@@ -160,9 +243,9 @@ fn data(text: &str, place: &Place<'_>) -> Result<Vec<u8>, Error> {
 mod tests {
     use super::*;
 
-    fn fetch(files: FileAccess, url: &str) -> Result<Vec<u8>, Error> {
+    fn fetch(files: FileAccess, url: &str, kind: MediaKind) -> Result<Fetched, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let place = Place { param: "messages[0].content[0]", kind: MediaKind::Image };
+        let place = Place { param: "messages[0].content[0]", kind };
         runtime.block_on(Fetcher::new(files).unwrap().fetch(&MediaSource::Url(url.into()), &place))
     }
 
@@ -179,10 +262,11 @@ mod tests {
             ("http://127.0.0.1:9/a.png", "cannot download it"),
         ];
         for (url, expected) in cases {
-            let message = fetch(FileAccess::All, url).unwrap_err().to_string();
+            let message = fetch(FileAccess::All, url, MediaKind::Image).unwrap_err().to_string();
             assert!(message.starts_with("messages[0].content[0]: ") && message.contains(expected), "{url}: {message}");
         }
-        assert_eq!(fetch(FileAccess::None, "data:image/png;base64,aGk=").unwrap(), b"hi");
+        let here = fetch(FileAccess::None, "data:image/png;base64,aGk=", MediaKind::Image);
+        assert_eq!(here.unwrap(), Fetched::File(b"hi".to_vec()));
     }
 
     #[test]
@@ -205,7 +289,7 @@ mod tests {
             (below, outside.join("missing.txt"), false),
         ];
         for (files, path, allowed) in cases {
-            let result = fetch(files.clone(), &format!("file://{}", path.display()));
+            let result = fetch(files.clone(), &format!("file://{}", path.display()), MediaKind::Image);
             assert_eq!(result.is_ok(), allowed, "{files:?} {path:?}");
             let forbidden = matches!(result, Err(Error::Request { fault: Fault::Forbidden, .. }));
             assert_eq!(forbidden, !allowed, "{files:?} {path:?}");

@@ -1,12 +1,12 @@
 //! Load a multimodal model and talk to it.
 //!
 //! ```no_run
-//! use mistralrs::{ChatRequest, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part};
+//! use mistralrs::{ChatRequest, LoadOptions, Model, ModelSource, Part};
 //!
 //! # async fn example(hub: mistralrs::Hub) -> Result<(), mistralrs::Error> {
 //! let options = LoadOptions::new("./my-model".parse()?, hub);
 //! let model = Model::load(options, std::sync::Arc::new(|_| ())).await?;
-//! let picture = Part::Media(MediaKind::Image, MediaSource::Url("photo.jpg".into()));
+//! let picture = Part::Image("photo.jpg".into());
 //! let request = ChatRequest::user(vec![picture, Part::Text("What is this?".into())]);
 //! println!("{}", model.answer(&request).await?.text);
 //! # Ok(())
@@ -27,9 +27,12 @@ mod fetch;
 mod hub;
 mod importance;
 mod load;
+mod machine;
+mod media;
 mod prepare;
 mod source;
 
+pub use ::media::{Ffmpeg, OptionError, VideoOptions};
 pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
 pub use chat::{ChatRequest, Content, MediaSource, Message, Part};
 pub use engine::{Dry, Sampling, Stats, Timings, Usage};
@@ -38,6 +41,8 @@ pub use fetch::FileAccess;
 pub use hub::{Hub, OnProgress, Progress, Task};
 pub use importance::ImportanceSource;
 pub use load::{Capacity, Dtype, KvCache, LoadOptions, Model};
+pub use machine::{Machine, Memory};
+pub use media::Spent;
 pub use models::{FAMILIES, Family};
 pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant};
 pub use source::ModelSource;

@@ -7,11 +7,12 @@ use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, ModelError, Processor};
 use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Organization, Quant};
 use serde_json::Value;
-use sysinfo::System;
 use text::{ChatTemplate, Grammars, TemplateFiles, TextError, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
+use crate::machine::Memory;
+use crate::media::MediaCache;
 use crate::{Error, ImportanceSource, ModelSource};
 
 const GENERATION: &str = "generation_config.json";
@@ -59,6 +60,8 @@ pub struct Capacity {
     pub step_tokens_max: usize,
     /// Bytes of encoded media that are kept for later requests.
     pub encodings_bytes_max: usize,
+    /// Bytes of decoded and resized media that are kept for later requests.
+    pub media_bytes_max: usize,
 }
 
 /// The keys and values of everything that is being said.
@@ -75,7 +78,8 @@ pub struct KvCache {
 impl Default for Capacity {
     fn default() -> Self {
         let EngineConfig { sequences_max, budget_tokens_max: step_tokens_max, encodings_bytes_max, .. } = EngineConfig::new(1);
-        Self { cache_bytes: None, cache_format: None, sequences_max, step_tokens_max, encodings_bytes_max }
+        let media_bytes_max = 256 << 20;
+        Self { cache_bytes: None, cache_format: None, sequences_max, step_tokens_max, encodings_bytes_max, media_bytes_max }
     }
 }
 
@@ -109,6 +113,7 @@ pub(crate) struct Inner {
     pub ends: Vec<u32>,
     pub context_max: usize,
     pub fetcher: Fetcher,
+    pub media: MediaCache,
     pub engine: Engine,
     pub workers: tokio::sync::Semaphore,
     pub importance: Option<Coverage>,
@@ -230,7 +235,8 @@ impl Inner {
         let Loaded { model, processor, context_max, dtype, importance, leftover, .. } = models::load(files, settings)?;
         let own = context_max.unwrap_or(usize::MAX);
         let context_max = options.context_max.unwrap_or(usize::MAX).min(own);
-        let Capacity { cache_bytes, cache_format, sequences_max, step_tokens_max, encodings_bytes_max } = options.capacity;
+        let Capacity { cache_bytes, cache_format, sequences_max, step_tokens_max, encodings_bytes_max, media_bytes_max } =
+            options.capacity;
         let format = cache_format.unwrap_or_else(|| nn::kv_format(dtype));
         let config = EngineConfig {
             cache: CacheSize::Bytes(cache_bytes.unwrap_or_else(half_of_free_memory)),
@@ -253,6 +259,7 @@ impl Inner {
             ends,
             context_max: engine.context_max(),
             fetcher: Fetcher::new(options.files.clone())?,
+            media: MediaCache::new(media_bytes_max)?,
             engine,
             workers: tokio::sync::Semaphore::new(workers),
             importance,
@@ -262,16 +269,12 @@ impl Inner {
     }
 }
 
-/// Half of the memory that nobody uses, on the machine or in the container; a gigabyte where the system does not tell, and never
-/// so little that there could be no conversation.
+/// Half of the memory that nobody uses; a gigabyte where the system does not tell, and never so little that there could be no
+/// conversation.
 fn half_of_free_memory() -> usize {
     const UNKNOWN: u64 = 2 << 30;
     const LEAST: usize = 128 << 20;
-    let free = System::new().map_or(UNKNOWN, |mut system| {
-        system.refresh_memory();
-        let machine = system.available_memory();
-        system.cgroup_limits().map_or(machine, |limits| limits.free_memory.min(machine))
-    });
+    let free = Memory::here().map_or(UNKNOWN, |memory| memory.free);
     usize::try_from(free / 2).unwrap_or(usize::MAX).max(LEAST)
 }
 

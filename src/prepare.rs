@@ -2,25 +2,19 @@
 
 use std::sync::Arc;
 
+use ::media::Interest;
 use chrono::Utc;
 use engine::{Constraint, EngineError, Sampling};
-use media::{Limits, MediaError, Video, VideoInfo, decode_image};
-use models::{Media, ModelError, Processed, assemble};
-use nn::{MediaKind, Prompt};
+use models::{ModelError, Processed, assemble};
+use nn::Prompt;
 use text::Conversation;
 
 use crate::chat::ChatRequest;
 use crate::constraint::constraint;
-use crate::fetch::Place;
+use crate::fetch::{Fetched, Place};
 use crate::load::Inner;
+use crate::media::{Raw, Spent};
 use crate::{Error, Fault};
-
-/// A fetched item and where it stood in the request.
-struct Fetched {
-    param: String,
-    kind: MediaKind,
-    bytes: Vec<u8>,
-}
 
 /// What the engine is given.
 #[derive(Clone)]
@@ -28,6 +22,16 @@ pub(crate) struct Prepared {
     pub prompt: Prompt,
     pub sampling: Sampling,
     pub constraint: Option<Box<dyn Constraint>>,
+    pub spent: Spent,
+}
+
+/// Tells the workers when the request is gone that they work for.
+struct Guard(Interest);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.lose();
+    }
 }
 
 /// What DRY sees no repetition over, unless the request says otherwise.
@@ -41,19 +45,22 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
         None => None,
     };
     let media = request.media();
-    for (param, kind, _) in &media {
-        if !inner.family.modalities.contains(kind) {
-            let (title, accepted) = (inner.family.title, inner.family.accepts());
-            return Err(Error::request(
-                param,
-                Fault::Modality,
-                format!("{title} does not take {kind} input; it takes {accepted}"),
-            ));
+    for item in &media {
+        if !inner.family.modalities.contains(&item.kind) {
+            let (title, kind, accepted) = (inner.family.title, item.kind, inner.family.accepts());
+            let reason = format!("{title} does not take {kind} input; it takes {accepted}");
+            return Err(Error::request(&item.param, Fault::Modality, reason));
         }
+        item.options.check().map_err(|e| Error::request(&item.param, Fault::Invalid, e))?;
     }
-    let fetch = media.into_iter().map(|(param, kind, source)| async move {
-        let bytes = inner.fetcher.fetch(source, &Place { param: &param, kind }).await?;
-        Ok::<_, Error>(Fetched { param, kind, bytes })
+    let fetch = media.into_iter().map(|item| async move {
+        let place = Place { param: &item.param, kind: item.kind };
+        let content = inner.fetcher.fetch(item.source, &place).await?;
+        let timed = matches!(content, Fetched::Frames(_, Some(_)));
+        if timed && item.options.fps.is_some() {
+            return Err(place.fault(Fault::Invalid, "fps and timestamps exclude each other"));
+        }
+        Ok(Raw { param: item.param, kind: item.kind, content, options: item.options })
     });
     let fetched = futures_util::future::try_join_all(fetch).await?;
     let conversation = Conversation {
@@ -64,16 +71,27 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
     };
     let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
     let shared = inner.clone();
+    let guard = Guard(Interest::default());
+    let interest = guard.0.clone();
+    let salt = request.cache_salt.clone();
     let mut sampling = request.sampling.clone();
     let breakers = request.dry_sequence_breakers.clone().unwrap_or_else(|| BREAKERS.map(String::from).to_vec());
     let work = tokio::task::spawn_blocking(move || {
         if let Some(dry) = &mut sampling.dry {
             dry.breakers = shared.tokenizer.holding(&breakers);
         }
-        build(&shared, fetched, &conversation).map(|prompt| Prepared { prompt, sampling, constraint })
+        let mut spent = Spent::default();
+        let items = fetched.into_iter().map(|raw| {
+            let (item, took) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), &interest)?;
+            spent += took;
+            Ok(item)
+        });
+        let items = items.collect::<Result<Vec<_>, Error>>()?;
+        let prompt = build(&shared, items, &conversation)?;
+        Ok(Prepared { prompt, sampling, constraint, spent })
     });
     let prepared = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
-    drop(permit);
+    drop((permit, guard));
     prepared
 }
 
@@ -89,32 +107,8 @@ pub(crate) fn refused(e: EngineError) -> Error {
     }
 }
 
-fn build(inner: &Inner, fetched: Vec<Fetched>, conversation: &Conversation) -> Result<Prompt, Error> {
-    let items = fetched.into_iter().map(|item| process(inner, item)).collect::<Result<Vec<_>, _>>()?;
+fn build(inner: &Inner, items: Vec<Processed>, conversation: &Conversation) -> Result<Prompt, Error> {
     let rejected = |e: ModelError| Error::request("messages", Fault::Invalid, e);
     let rendered = inner.template.render(conversation, inner.tokenizer.guard()).map_err(|e| rejected(e.into()))?;
     assemble(&rendered, items, inner.processor.as_ref(), &inner.tokenizer).map_err(rejected)
-}
-
-fn process(inner: &Inner, item: Fetched) -> Result<Processed, Error> {
-    let Fetched { param, kind, bytes } = item;
-    let place = Place { param: &param, kind };
-    let media = decode(inner, kind, bytes).map_err(|e| match e {
-        MediaError::TooLarge { .. } => place.fault(Fault::TooLarge, e),
-        e => place.fault(Fault::Media(kind), e),
-    })?;
-    inner.processor.process(&media).map_err(|e| place.fault(Fault::Media(kind), e))
-}
-
-fn decode(inner: &Inner, kind: MediaKind, bytes: Vec<u8>) -> Result<Media, MediaError> {
-    let limits = Limits::default();
-    match kind {
-        MediaKind::Video => {
-            let video = Video::open(bytes, &limits)?;
-            let info: VideoInfo = video.info();
-            let indices = inner.processor.sample(&info);
-            Ok(Media::Video { frames: video.frames(&indices)?, indices, info })
-        }
-        MediaKind::Image | MediaKind::Audio => Ok(Media::Image(decode_image(&bytes, &limits)?)),
-    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mistralrs::{
-    Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part, Stats,
+    Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaSource, Model, ModelSource, Part, Stats, VideoOptions,
 };
 
 /// Tokens of a block of the cache.
@@ -27,7 +27,7 @@ fn asked_of(model: &Model, picture: &'static str) -> Option<&'static str> {
 
 fn about(picture: Option<&str>, question: &str) -> ChatRequest {
     let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo").join(name).display().to_string();
-    let media = picture.map(|name| Part::Media(MediaKind::Image, MediaSource::Url(file(name))));
+    let media = picture.map(|name| Part::Image(MediaSource::Url(file(name))));
     let request = ChatRequest::user(media.into_iter().chain([Part::Text(question.into())]).collect());
     ChatRequest { tokens_max: Some(12), ignore_eos: true, ..request }
 }
@@ -64,6 +64,42 @@ async fn a_second_question_about_a_picture_reads_only_what_is_new() {
         let Some(another) = asked_of(&model, "two_shapes.png") else { continue };
         let other = ids(&model, &about(Some(another), &question(ends[1]))).await;
         assert!(other.1 < remembered, "{name}: {} tokens of another picture's prompt remembered", other.1);
+    }
+}
+
+#[tokio::test]
+async fn what_was_made_of_media_is_remembered_by_those_who_may_know() {
+    let model = load("qwen2_vl", Capacity::default()).await;
+    let forgetful = load("qwen2_vl", Capacity { media_bytes_max: 0, ..Capacity::default() }).await;
+    let file = |name: &str| MediaSource::Url(format!("{}/fixtures/media/{name}", env!("CARGO_MANIFEST_DIR")));
+    let base = VideoOptions::default();
+    let clip = |options| Part::Video(file("motion_64x64_5fps.gif"), options);
+    let frames = |count| MediaSource::Frames { frames: vec![file("photo_64x64.png"); count], timestamps: None };
+    // Part, salt, (pictures that are decoded, items that are remembered)
+    let cases = [
+        (clip(base), None, (4, 0)),
+        (clip(base), None, (0, 1)),
+        (clip(base), Some("me"), (4, 0)),
+        (clip(base), Some("you"), (4, 0)),
+        (clip(base), Some("me"), (0, 1)),
+        (clip(VideoOptions { max_frames: Some(2), ..base }), None, (2, 0)),
+        (clip(VideoOptions { start: Some(1.0), ..base }), None, (4, 0)),
+        (clip(VideoOptions { max_frames: Some(2), ..base }), None, (0, 1)),
+        (Part::Video(frames(3), base), None, (3, 0)),
+        (Part::Video(frames(5), base), None, (5, 0)),
+        (Part::Video(frames(3), base), None, (0, 1)),
+        (Part::Image(file("photo_64x64.png")), None, (1, 0)),
+        (Part::Image(file("photo_64x64.png")), None, (0, 1)),
+    ];
+    for (i, (part, salt, (pictures, remembered))) in cases.into_iter().enumerate() {
+        let request =
+            ChatRequest { cache_salt: salt.map(str::to_string), ..ChatRequest::user(vec![part, Part::Text("What?".into())]) };
+        let request = ChatRequest { tokens_max: Some(2), ignore_eos: true, ..request };
+        let [answer, expected] = [model.answer(&request).await.unwrap(), forgetful.answer(&request).await.unwrap()];
+        let spent = answer.summary.media;
+        assert_eq!((spent.pictures, spent.remembered), (pictures, remembered), "case {i}");
+        assert_eq!(answer.text, expected.text, "case {i}");
+        assert_eq!(expected.summary.media.remembered, 0, "case {i}");
     }
 }
 

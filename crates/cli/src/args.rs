@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mistralrs::{Capacity, Dtype, KvFormat, Organization, Quant};
+use mistralrs::{Capacity, Dtype, KvFormat, Organization, Quant, VideoOptions};
 
 /// Answers about pictures, sound and clips.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ pub enum Command {
     Bench(BenchOptions),
     /// List the model families that can be loaded
     Families,
+    /// Say what this machine has, and what would help
+    Doctor(DoctorOptions),
 }
 
 /// Which model, and how it is loaded.
@@ -78,6 +80,9 @@ pub struct ModelOptions {
     /// Memory for encoded pictures, sounds and clips that are kept for later questions, in MiB
     #[arg(long, value_name = "MIB", default_value_t = Capacity::default().encodings_bytes_max >> 20)]
     pub encoder_cache_mb: usize,
+    /// Memory for decoded and resized pictures and clips that are kept for later questions, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = Capacity::default().media_bytes_max >> 20)]
+    pub media_cache_mb: usize,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -118,9 +123,11 @@ pub struct RunOptions {
     /// Sound that the question is about: path or URL, repeatable
     #[arg(long, value_name = "PATH|URL", requires = "input")]
     pub audio: Vec<String>,
-    /// Clip that the question is about: path or URL, repeatable
+    /// Clip that the question is about: path, folder of pictures, or URL, repeatable
     #[arg(long, value_name = "PATH|URL", requires = "input")]
     pub video: Vec<String>,
+    #[command(flatten)]
+    pub clip: ClipOptions,
     /// What the model is told beforehand
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
@@ -154,6 +161,34 @@ pub struct RunOptions {
     /// Makes the draw repeatable
     #[arg(long)]
     pub seed: Option<u64>,
+}
+
+/// What is wanted of clips.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ClipOptions {
+    /// Frames of a clip that are looked at per second, instead of the model's own number; for a folder, how fast its pictures follow
+    /// each other (2 when left out)
+    #[arg(long, requires = "video", allow_negative_numbers = true)]
+    pub fps: Option<f64>,
+    /// Frames of a clip that are looked at, at most
+    #[arg(long, value_name = "FRAMES", requires = "video")]
+    pub max_frames: Option<usize>,
+    /// Leave out what comes before in a clip
+    #[arg(long, value_name = "SECONDS", requires = "video", allow_negative_numbers = true)]
+    pub start: Option<f64>,
+    /// Leave out what comes after in a clip
+    #[arg(long, value_name = "SECONDS", requires = "video", allow_negative_numbers = true)]
+    pub end: Option<f64>,
+}
+
+impl ClipOptions {
+    /// What they say, if it makes sense.
+    pub fn checked(self) -> anyhow::Result<VideoOptions> {
+        let Self { fps, max_frames, start, end } = self;
+        let options = VideoOptions { fps, max_frames, start, end };
+        options.check().map_err(|e| anyhow::anyhow!("--{} {}", e.field.replace('_', "-"), e.reason))?;
+        Ok(options)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -191,6 +226,11 @@ pub struct BenchOptions {
     /// Pictures in one question
     #[arg(long, default_value_t = 1)]
     pub images: usize,
+    /// Clip to be looked at, for a model that takes any: path, or folder of pictures; repeatable
+    #[arg(long, value_name = "PATH")]
+    pub video: Vec<String>,
+    #[command(flatten)]
+    pub clip: ClipOptions,
     /// Requests at once
     #[arg(long, value_delimiter = ',', default_value = "1,4,8")]
     pub concurrency: Vec<usize>,
@@ -200,6 +240,13 @@ pub struct BenchOptions {
     /// How often each figure is taken; the median is printed
     #[arg(long, default_value_t = 3)]
     pub iterations: usize,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorOptions {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -226,6 +273,7 @@ impl ModelOptions {
             sequences_max: self.max_seqs,
             step_tokens_max: self.max_num_batched_tokens,
             encodings_bytes_max: self.encoder_cache_mb.saturating_mul(1 << 20),
+            media_bytes_max: self.media_cache_mb.saturating_mul(1 << 20),
         }
     }
 }

@@ -30,7 +30,7 @@ pub async fn bench(mut options: BenchOptions) -> Result<()> {
     options.prompt_len.retain(|length| *length > 0);
     options.beside.retain(|length| *length > 0);
     let began = Instant::now();
-    let model = load(options.model.clone(), FileAccess::None).await?;
+    let model = load(options.model.clone(), FileAccess::All).await?;
     let mut bench = Bench { model, options, figures: Vec::new(), random: fastrand::Rng::with_seed(1) };
     bench.note("load", began.elapsed().as_secs_f64(), "s");
     for length in bench.options.prompt_len.clone() {
@@ -42,6 +42,11 @@ pub async fn bench(mut options: BenchOptions) -> Result<()> {
     if bench.model.family().modalities.contains(&MediaKind::Image) {
         for size in bench.options.image_size.clone() {
             bench.picture(size).await?;
+        }
+    }
+    if bench.model.family().modalities.contains(&MediaKind::Video) {
+        for clip in bench.options.video.clone() {
+            unless_too_long(&format!("clip {clip}"), bench.clip(&clip).await)?;
         }
     }
     for requests in bench.options.concurrency.clone() {
@@ -114,6 +119,35 @@ impl Bench {
         for (label, times) in labels.into_iter().zip(parts) {
             self.note(format!("{name}: {label}"), median(times), "s");
         }
+        Ok(())
+    }
+
+    /// Frames of a clip per second: decoded, made into model input, encoded. The three do not overlap but for decoding, which goes
+    /// on in another process while frames are resized.
+    async fn clip(&mut self, path: &str) -> Result<()> {
+        let options = self.options.clip.checked()?;
+        let mut rates: [Vec<f64>; 2] = Default::default();
+        let (mut frames, mut tokens, mut first) = (0, 0, [0.0; 2]);
+        for i in 0..self.options.iterations {
+            let parts = vec![Part::Video(path.into(), options), Part::Text(self.words(8))];
+            // Another salt, or the clip would be remembered. Encoded it is only once, since rows go by what they were made of.
+            let request = ChatRequest { cache_salt: Some(format!("clip {i}")), ..question(parts, 1) };
+            let Summary { usage, prepared, media, .. } = ask(&self.model, &request).await?;
+            (frames, tokens) = (media.pictures, usage.media_tokens);
+            let times = [media.decode, media.process, usage.timings.encode, prepared + usage.timings.first_token];
+            let [decode, process, encode, whole] = times.map(|time| time.as_secs_f64());
+            rates[0].push(frames as f64 / decode);
+            rates[1].push(frames as f64 / process);
+            if i == 0 {
+                first = [frames as f64 / encode, whole];
+            }
+        }
+        let name = format!("clip {path} ({frames} frames, {tokens} tokens)");
+        let [decode, process] = rates.map(median);
+        for (label, value) in [("decode", decode), ("preprocess", process), ("encode", first[0])] {
+            self.note(format!("{name}: {label}"), value, "frames/s");
+        }
+        self.note(format!("{name}: first token"), first[1], "s");
         Ok(())
     }
 
@@ -204,7 +238,7 @@ impl Bench {
         let seed = self.random.u64(..);
         let level = |x: usize, y: usize| (seed >> ((x / 16 * 7 + y / 16 * 13) % 57)) as u8;
         bytes.extend((0..height).flat_map(|y| (0..line).map(move |x| level(x, y))));
-        Part::Media(MediaKind::Image, MediaSource::Bytes(bytes))
+        Part::Image(MediaSource::Bytes(bytes))
     }
 
     fn table(&self) -> String {

@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod doctor;
 mod environment;
 mod families;
 mod load;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
                 Command::Serve(options) => serve::serve(options).await,
                 Command::Bench(options) => bench::bench(options).await,
                 Command::Families => families::print(),
+                Command::Doctor(options) => doctor::doctor(&options),
             }
         })
     });

@@ -3,12 +3,13 @@
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
 
 use anyhow::Result;
-use mistralrs::{ChatRequest, Content, Dry, FileAccess, MediaKind, MediaSource, Message, Model, Part, Piece, Sampling, Summary};
+use mistralrs::{ChatRequest, Content, Dry, FileAccess, MediaSource, Message, Model, Part, Piece, Sampling, Summary};
 
 use crate::args::RunOptions;
 use crate::load::load;
 
 pub async fn run(options: RunOptions) -> Result<()> {
+    let clip = options.clip.checked()?;
     let RunOptions { model, input, image, audio, video, system, .. } = options;
     let sampling = Sampling {
         temperature: options.temperature,
@@ -26,10 +27,10 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let mut request = ChatRequest { sampling, tokens_max: options.max_tokens, ..ChatRequest::default() };
     request.messages.extend(system.map(|text| message("system", Content::Text(text))));
     let Some(question) = input else { return talk(&model, request).await };
-    let all = [(MediaKind::Image, image), (MediaKind::Audio, audio), (MediaKind::Video, video)];
-    let media =
-        all.into_iter().flat_map(|(kind, urls)| urls.into_iter().map(move |url| Part::Media(kind, MediaSource::Url(url))));
-    let mut parts: Vec<Part> = media.collect();
+    let images = image.into_iter().map(|url| Part::Image(MediaSource::Url(url)));
+    let sounds = audio.into_iter().map(|url| Part::Audio(MediaSource::Url(url)));
+    let clips = video.into_iter().map(|url| Part::Video(MediaSource::Url(url), clip));
+    let mut parts: Vec<Part> = images.chain(sounds).chain(clips).collect();
     let content = match parts.is_empty() {
         true => Content::Text(question),
         false => {

@@ -17,6 +17,10 @@ fn demo(picture: &str) -> String {
     fixtures::root().join("demo").join(picture).display().to_string()
 }
 
+fn media(name: &str) -> String {
+    fixtures::root().join("media").join(name).display().to_string()
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
@@ -51,6 +55,72 @@ fn several_pictures_and_a_quantised_model() {
     ]);
     assert!(output.status.success() && !output.stdout.is_empty(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("5 tokens"), "{}", text(&output.stderr));
+}
+
+/// Tokens of media, as the last line of an answer says.
+fn media_tokens(arguments: &[&str]) -> usize {
+    let output = mistralrs(&[&["run", "--max-tokens", "1", "-i", "What?"], arguments].concat());
+    let rest = text(&output.stderr);
+    assert!(output.status.success(), "{rest}");
+    let (before, _) = rest.split_once(" of media").unwrap();
+    before.rsplit_once('(').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn a_clip_is_a_file_or_a_folder_and_flags_say_what_is_wanted_of_it() {
+    let clip = media("motion_64x64_5fps.gif");
+    let folder = tempfile::tempdir().unwrap();
+    for i in 0..6 {
+        std::fs::copy(media("photo_64x64.png"), folder.path().join(format!("frame{i}.png"))).unwrap();
+    }
+    let folder = folder.path().display().to_string();
+    // Steps in time have two frames each.
+    let step = media_tokens(&["--video", &folder, "--max-frames", "2"]);
+    let cases: [(&[&str], usize); 6] = [
+        (&["--video", &folder], 3),
+        (&["--video", &folder, "--fps", "1", "--start", "2"], 2),
+        (&["--video", &clip], 2),
+        (&["--video", &clip, "--fps", "5"], 6),
+        (&["--video", &clip, "--max-frames", "2"], 1),
+        (&["--video", &clip, "--video", &folder], 5),
+    ];
+    for (arguments, steps) in cases {
+        assert_eq!(media_tokens(arguments), steps * step, "{arguments:?}");
+    }
+}
+
+#[test]
+fn without_ffmpeg_one_line_says_how_to_install_it() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let program = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_mistralrs")).args(arguments).env("PATH", nowhere.path()).output().unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, _, complaint) = program(&["run", "--video", &media("motion_128x96_12fps.mp4"), "-i", "Hi"]);
+    let last = complaint.lines().last().unwrap();
+    assert_eq!(code, Some(1), "{complaint}");
+    for part in ["error: messages[0].content[0]: ", "apt install ffmpeg", "dnf install", "brew install", "winget install"] {
+        assert!(last.contains(part), "{part:?} in {complaint}");
+    }
+    let (code, report, _) = program(&["doctor"]);
+    assert!(
+        code == Some(0) && report.contains("ffmpeg            not found") && report.contains("apt install ffmpeg"),
+        "{report}"
+    );
+}
+
+#[test]
+fn the_doctor_says_what_there_is() {
+    let output = mistralrs(&["doctor", "--json"]);
+    assert!(output.status.success());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for name in ["version", "instruction_sets", "threads", "memory_GB", "free_memory_GB", "model_cache", "ffmpeg"] {
+        assert!(report[name].as_object().is_some_and(|finding| finding.contains_key("value")), "{name} in {report}");
+    }
+    assert_eq!(report["model_cache"]["value"], "/nonexistent/hub");
+    assert!(report["threads"]["value"].as_u64().unwrap() > 0);
+    let table = text(&mistralrs(&["doctor"]).stdout);
+    assert!(table.lines().any(|line| line.starts_with("threads ")) && table.contains("/nonexistent/hub"), "{table}");
 }
 
 #[test]
@@ -104,7 +174,9 @@ fn spoiled(file: &str, content: &str) -> (tempfile::TempDir, String) {
 fn what_is_wrong_is_one_line_and_exit_code_1() {
     let (_kept, unknown) = spoiled("config.json", r#"{"architectures": ["MambaForCausalLM"]}"#);
     let (_kept, garbage) = spoiled("model.safetensors", "garbage");
-    let cases: [(&[&str], &str); 8] = [
+    let clip = media("motion_64x64_5fps.gif");
+    let empty = tempfile::tempdir().unwrap();
+    let cases: [(&[&str], &str); 12] = [
         (&["run", "-m", "/nonexistent/model", "-i", "Hi"], "no folder /nonexistent/model"),
         (&["run", "-m", "org/name", "-i", "Hi"], "is not in the cache /nonexistent/hub"),
         (&["run", "-m", &unknown, "-i", "Hi"], "\"MambaForCausalLM\" is not supported"),
@@ -113,6 +185,10 @@ fn what_is_wrong_is_one_line_and_exit_code_1() {
         (&["run", "--image", "/nonexistent.png", "-i", "Hi"], "cannot read /nonexistent.png"),
         (&["run", "--image", &demo("expected.json"), "-i", "Hi"], "not an image"),
         (&["run", "--audio", "a.wav", "-i", "Hi"], "does not take audio"),
+        (&["run", "--video", &clip, "--max-frames", "0", "-i", "Hi"], "--max-frames must be between 1 and 768, not 0"),
+        (&["run", "--video", &clip, "--fps", "-1", "-i", "Hi"], "--fps must be above 0"),
+        (&["run", "--video", &clip, "--start", "9", "-i", "Hi"], "start is 9 s, but the clip is 2.40 s long"),
+        (&["run", "--video", empty.path().to_str().unwrap(), "-i", "Hi"], "there are no pictures in the folder"),
     ];
     for (arguments, expected) in cases {
         let output = mistralrs(arguments);

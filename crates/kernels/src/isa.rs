@@ -53,6 +53,20 @@ impl fmt::Debug for Isa {
     }
 }
 
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Level::Scalar => "none",
+            Level::Avx2 => "AVX2",
+            Level::Avx512 => "AVX-512 with VNNI",
+            Level::Avx512Bf16 => "AVX-512 with VNNI and BF16",
+            Level::Neon => "NEON",
+            Level::Dotprod => "NEON with dot products",
+            Level::I8mm => "NEON with dot products and I8MM",
+        })
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detected(level: Level) -> bool {
     let avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");

@@ -1,5 +1,7 @@
 use thiserror::Error;
 
+use crate::{Ffmpeg, OptionError};
+
 /// Why a picture or clip cannot be used. The messages are ours: what a decoder says of hostile bytes is not repeated.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum MediaError {
@@ -7,8 +9,17 @@ pub enum MediaError {
     #[error("not an image (PNG, JPEG, GIF, WebP, BMP and TIFF are understood)")]
     NotAnImage,
     /// The bytes begin like no container that is decoded here.
-    #[error("not a video (GIF, MP4, MOV, WebM, MKV, AVI, MPEG, FLV, OGG and ASF are understood)")]
+    #[error(
+        "not a video (animated GIF, WebP and PNG, a folder or list of pictures, and MP4, MOV, WebM, MKV, AVI, MPEG, FLV, OGG and \
+         ASF are understood)"
+    )]
     NotAVideo,
+    /// A picture file that could be an animation, but is none.
+    #[error("not a video but a still picture; send it as an image")]
+    StillPicture,
+    /// What was wanted of a clip.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// A known format whose content does not decode.
     #[error("the {format} data is damaged or incomplete")]
     Damaged {
@@ -30,10 +41,23 @@ pub enum MediaError {
     NoFrames,
     /// Only the ffmpeg program can decode this container, and it was not found.
     #[error(
-        "this video needs the ffmpeg program, which was not found; install it (Debian and Ubuntu: apt install ffmpeg, \
-         Fedora: dnf install ffmpeg, macOS: brew install ffmpeg, Windows: winget install ffmpeg), or send a GIF"
+        "this video needs the ffmpeg program, which was not found; install it ({}), or send an animated GIF, WebP or PNG",
+        Ffmpeg::INSTALL
     )]
     NoFfmpeg,
+    /// Frames of one clip are not of one size.
+    #[error("frame {frame} is {}x{} pixels, those before are {}x{}; all frames of a clip have one size", size.0, size.1, expected.0, expected.1)]
+    Unequal {
+        /// Which one, counted from 0.
+        frame: usize,
+        /// Its width and height.
+        size: (usize, usize),
+        /// Those of the first.
+        expected: (usize, usize),
+    },
+    /// Nobody waits for it any more.
+    #[error("decoding was given up")]
+    Abandoned,
     /// Decoding took longer than the limit.
     #[error("decoding took longer than {seconds} s")]
     TooSlow {

@@ -15,4 +15,4 @@ mod video;
 pub use error::MediaError;
 pub use image::{Filter, Image, decode_image};
 pub use limits::Limits;
-pub use video::{Video, VideoInfo};
+pub use video::{Clip, Ffmpeg, Interest, OptionError, Timing, Video, VideoInfo, VideoOptions};

@@ -9,11 +9,13 @@ pub struct Limits {
     pub pixels_max: usize,
     /// Width times height of a frame, in pixels.
     pub frame_pixels_max: usize,
-    /// Frames of a clip that are looked at.
+    /// Frames that a clip may have.
+    pub frames_max: usize,
+    /// Frames of a clip that are decoded.
     pub frames_walked_max: usize,
     /// Frames of a clip that are kept.
     pub frames_kept_max: usize,
-    /// Decoded bytes that one picture or clip may hold at once.
+    /// Decoded bytes that are held at once: of one picture, or of what is made of a clip's frames.
     pub decoded_bytes_max: usize,
     /// Time to decode one clip, in seconds.
     pub video_seconds_max: u64,
@@ -25,6 +27,7 @@ impl Default for Limits {
             side_max: 16_384,
             pixels_max: 64_000_000,
             frame_pixels_max: 50_000_000,
+            frames_max: 1_000_000,
             frames_walked_max: 36_000,
             frames_kept_max: 768,
             decoded_bytes_max: 512 << 20,

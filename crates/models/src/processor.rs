@@ -1,4 +1,6 @@
-use media::{Image, VideoInfo};
+use std::sync::Arc;
+
+use media::{Clip, Image, VideoInfo, VideoOptions};
 use nn::{MediaInput, MediaKind, Prompt};
 use text::Piece;
 
@@ -13,37 +15,29 @@ pub struct Marker {
     pub text: &'static str,
 }
 
-/// A decoded media item.
-#[derive(Debug, Clone)]
-pub enum Media {
+/// A media item, decoded or about to be.
+pub enum Media<'a> {
     /// A picture.
     Image(Image),
-    /// Sampled frames of a clip.
-    Video {
-        /// The frames, in display order.
-        frames: Vec<Image>,
-        /// Their numbers in the clip.
-        indices: Vec<usize>,
-        /// The clip they were taken from.
-        info: VideoInfo,
-    },
+    /// Sampled frames of a clip, which are decoded while they are processed.
+    Video(Clip<'a>),
 }
 
-impl Media {
+impl Media<'_> {
     /// What it is.
     pub fn kind(&self) -> MediaKind {
         match self {
             Self::Image(_) => MediaKind::Image,
-            Self::Video { .. } => MediaKind::Video,
+            Self::Video(_) => MediaKind::Video,
         }
     }
 }
 
-/// A media item as model input, and what its marker in the prompt becomes.
+/// A media item as model input, and what its marker in the prompt becomes. Clones share the input.
 #[derive(Debug, Clone)]
 pub struct Processed {
     /// For [`nn::Model::encode`].
-    pub input: MediaInput,
+    pub input: Arc<MediaInput>,
     /// Takes the place of the marker; the slots add up to `input.rows`.
     pub pieces: Vec<Piece>,
 }
@@ -53,17 +47,18 @@ pub trait Processor: Send + Sync {
     /// The markers that the chat template writes, one for each kind that is accepted.
     fn markers(&self) -> &'static [Marker];
 
-    /// Which frames of a clip are looked at: ascending numbers below `clip.frames`, at least one.
-    fn sample(&self, clip: &VideoInfo) -> Vec<usize> {
-        let _ = clip;
+    /// Which frames of a clip are looked at: numbers below `clip.frames`, each larger than the last, at least one. `clip` is what the
+    /// options' start and end leave; their `fps` and `max_frames` take the places of the family's own numbers.
+    fn sample(&self, clip: &VideoInfo, options: &VideoOptions) -> Vec<usize> {
+        let _ = (clip, options);
         vec![0]
     }
 
     /// Resizes, cuts and normalises an item.
     ///
     /// # Errors
-    /// [`ModelError::Unusable`] when this family cannot take the item.
-    fn process(&self, media: &Media) -> Result<Processed, ModelError>;
+    /// [`ModelError::Unusable`] when this family cannot take the item, [`ModelError::Media`] when a frame cannot be decoded.
+    fn process(&self, media: Media) -> Result<Processed, ModelError>;
 
     /// Sets positions and islands where they are not those of plain text.
     fn arrange(&self, prompt: &mut Prompt) {

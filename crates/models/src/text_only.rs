@@ -41,7 +41,7 @@ impl Processor for TextProcessor {
         &[]
     }
 
-    fn process(&self, media: &Media) -> Result<Processed, ModelError> {
+    fn process(&self, media: Media) -> Result<Processed, ModelError> {
         Err(ModelError::Unusable(format!("this model does not take {} input; it takes text", media.kind())))
     }
 }

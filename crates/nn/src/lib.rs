@@ -38,7 +38,7 @@ pub use error::NnError;
 pub use files::Files;
 pub use host::kv_format;
 pub use importance::{Calibration, Coverage, Importance, Observer};
-pub use kernels::KvFormat;
+pub use kernels::{Isa, KvFormat};
 pub use linear::{Embedding, Format, Linear, Packed};
 pub use model::{Model, Pause, argmax};
 pub use moe::{ExpertLinear, MoeConfig, RouterConfig, Routes, Scoring, SharedExpert, Shares, Weighed};

@@ -11,6 +11,7 @@ mod error;
 mod metrics;
 mod request;
 mod response;
+mod video;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};

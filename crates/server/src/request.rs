@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
-use mistralrs::{ChatRequest, Content, Dry, Grammar, MediaKind, MediaSource, Message, Part, Sampling};
+use mistralrs::{ChatRequest, Content, Dry, Grammar, MediaSource, Message, Part, Sampling};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::Failure;
+use crate::video;
 
 const STOPS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 1024;
@@ -265,16 +266,18 @@ impl MessageBody {
 fn part(value: &Value, at: &str) -> Result<Part, Failure> {
     let kind = value["type"].as_str().unwrap_or_default();
     let missing = |what: &str| Failure::invalid(format!("{at}.{what}"), format!("{at}.{what} is missing or not a text"));
-    let media = match kind {
-        "text" => return value["text"].as_str().map(|text| Part::Text(text.to_string())).ok_or_else(|| missing("text")),
-        "image_url" => MediaKind::Image,
-        "audio_url" => MediaKind::Audio,
-        "video_url" => MediaKind::Video,
-        _ => {
-            let message = format!("{at}.type must be text, image_url, audio_url or video_url");
-            return Err(Failure::invalid(format!("{at}.type"), message));
-        }
+    let source = |kind: &str| {
+        let url = value[kind].as_str().or_else(|| value[kind]["url"].as_str());
+        url.map(MediaSource::from).ok_or_else(|| missing(&format!("{kind}.url")))
     };
-    let url = value[kind].as_str().or_else(|| value[kind]["url"].as_str()).ok_or_else(|| missing(&format!("{kind}.url")))?;
-    Ok(Part::Media(media, MediaSource::Url(url.to_string())))
+    match kind {
+        "text" => value["text"].as_str().map(|text| Part::Text(text.to_string())).ok_or_else(|| missing("text")),
+        "image_url" => Ok(Part::Image(source(kind)?)),
+        "audio_url" => Ok(Part::Audio(source(kind)?)),
+        "video_url" | "video" => video::part(value, at),
+        _ => {
+            let message = format!("{at}.type must be text, image_url, audio_url, video_url or video");
+            Err(Failure::invalid(format!("{at}.type"), message))
+        }
+    }
 }

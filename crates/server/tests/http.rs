@@ -333,6 +333,90 @@ async fn what_is_wrong_is_said_with_its_place() {
     }
 }
 
+/// A question about one clip.
+fn watch(part: Value) -> Value {
+    json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, part]}], "max_tokens": 1})
+}
+
+#[tokio::test]
+async fn clips_are_urls_lists_and_folders_with_what_is_wanted_of_them() {
+    let server = server(FileAccess::All).await;
+    let frame = data_url("red_circle.png");
+    let jpeg_list = format!("data:video/jpeg;base64,{}", vec![frame.split_once(',').unwrap().1; 4].join(","));
+    let clip = format!("file://{}", picture("../media/motion_64x64_5fps.gif"));
+    let list = |count: usize| vec![frame.clone(); count];
+    let url = |body: Value| json!({"type": "video_url", "video_url": body});
+    // Part and tokens: 23 of text and, for every two frames, 9 of the clip or 25 of the list.
+    let cases = [
+        (url(json!({"url": clip})), 41),
+        (url(json!(clip)), 41),
+        (json!({"type": "video", "video": clip}), 41),
+        (url(json!({"url": clip, "fps": 0.5})), 41),
+        (url(json!({"url": clip, "start": 1, "end": 1.9})), 41),
+        (url(json!({"url": clip, "max_frames": 2})), 32),
+        (url(json!({"url": clip, "fps": 5})), 77),
+        (url(json!({"url": list(4)})), 73),
+        (url(json!(list(4))), 73),
+        (json!({"type": "video", "video": list(4), "fps": 1.0}), 73),
+        (url(json!({"url": list(4), "timestamps": [0, 0.5, 2, 9.25]})), 73),
+        (url(json!({"url": list(6), "start": 0.5, "end": 2.5})), 73),
+        (url(json!({"url": list(9), "max_frames": 4})), 73),
+        (url(json!({"url": jpeg_list})), 73),
+    ];
+    for (part, tokens) in cases {
+        let answer = chat(&server, watch(part.clone())).await;
+        let part: String = part.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
+        assert_eq!(answer["usage"]["prompt_tokens"], tokens, "{part}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_clip_is_said_with_its_field() {
+    let server = server(FileAccess::All).await;
+    let frame = data_url("red_circle.png");
+    let clip = format!("file://{}", picture("../media/motion_64x64_5fps.gif"));
+    let cases: Vec<(Value, &str, &str)> = vec![
+        (json!({"url": clip, "fps": 0}), "video_url.fps", "must be above 0 and at most 240, not 0"),
+        (json!({"url": clip, "fps": "fast"}), "video_url.fps", "invalid type: string"),
+        (json!({"url": clip, "max_frames": 0}), "video_url.max_frames", "between 1 and 768, not 0"),
+        (json!({"url": clip, "max_frames": -3}), "video_url.max_frames", "invalid value"),
+        (json!({"url": clip, "max_frames": 1.5}), "video_url.max_frames", "invalid type"),
+        (json!({"url": clip, "start": -1}), "video_url.start", "from 0 on, not -1"),
+        (json!({"url": clip, "start": 2, "end": 1}), "video_url.end", "after start, not 1"),
+        (json!({"url": clip, "timestamps": [1]}), "video_url.timestamps", "are for a list of frames"),
+        (json!({"url": [frame], "timestamps": [1], "fps": 1}), "video_url.fps", "exclude each other"),
+        (json!({"url": [frame, 3]}), "video_url.url", "a list of texts"),
+        (json!({"url": {"url": clip}}), "video_url.url", "a list of texts"),
+        (json!({"fps": 1}), "video_url.url", "missing"),
+        (json!({"url": clip, "start": 99}), "", "start is 99 s, but the clip is 2.40 s long"),
+        (json!({"url": [frame, frame], "timestamps": [1]}), "", "timestamps has 1 numbers for 2 frames"),
+        (json!({"url": [frame, frame], "timestamps": [1, 1]}), "", "timestamps must be ascending"),
+        (json!({"url": []}), "", "no frames"),
+        (json!({"url": [frame, "data:image/png;base64,aGVsbG8="]}), "", "not an image"),
+        (json!({"url": vec!["data:image/png;base64,"; 769]}), "", "769 frames; at most 768"),
+        (json!({"url": frame}), "", "still picture"),
+        (json!({"url": "data:video/mp4;base64,aGVsbG8="}), "", "not a video"),
+        (json!({"url": [frame, "ftp://a/b.png"]}), ", frame 1", "not supported"),
+    ];
+    for (body, place, message) in cases {
+        let (status, text) = post(&server, watch(json!({"type": "video_url", "video_url": body})).to_string()).await;
+        let error: Value = serde_json::from_str::<Value>(&text).unwrap()["error"].clone();
+        let dot = if place.starts_with("video_url") { "." } else { "" };
+        let param = format!("messages[0].content[1]{dot}{place}");
+        assert_eq!((status.as_u16(), error["param"].as_str()), (400, Some(param.as_str())), "{text}");
+        let said = error["message"].as_str().unwrap();
+        assert!(said.starts_with(&param) && said.contains(message), "{message:?} in {said}");
+    }
+    let part = json!({"type": "video", "video": clip, "fps": 0});
+    let (_, text) = post(&server, watch(part).to_string()).await;
+    assert!(text.contains("messages[0].content[1].fps must be above 0"), "{text}");
+    let remote = self::server(FileAccess::None).await;
+    for path in [picture("../media"), picture("../media/motion_64x64_5fps.gif")] {
+        let (status, text) = post(&remote, watch(json!({"type": "video_url", "video_url": path})).to_string()).await;
+        assert_eq!(status.as_u16(), 403, "{text}");
+    }
+}
+
 #[tokio::test]
 async fn every_answer_is_json_but_health_and_metrics() {
     let server = server(FileAccess::All).await;

@@ -1,120 +1,78 @@
-//! Containers, decoded by the ffmpeg program in a process of its own.
+//! The ffmpeg programs, each start a process of its own that can do little but decode.
 //!
-//! The file is hostile input, so the program may open nothing but it (`-protocol_whitelist file`, no playlists through
-//! `-format_whitelist`), is bounded in pixels, threads, memory, processor time and written bytes, and is killed when its
-//! time is over or when nobody waits for it any more. Frames come over a pipe as PPM: each says its size.
+//! A file is hostile input, so a program may open nothing but it (`-protocol_whitelist file`, no playlists through
+//! `-format_whitelist`), is bounded in pixels, threads, memory, processor time and written bytes, and is killed when its time is
+//! over or when nobody waits for it any more. What it complains of is thrown away, so that it cannot fill anything.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ffi::OsString;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tempfile::NamedTempFile;
-
-use super::{Budget, VideoInfo};
-use crate::{Image, Limits, MediaError};
+use super::Interest;
+use crate::{Limits, MediaError};
 
 const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf";
-const DAMAGED: MediaError = MediaError::Damaged { format: "video" };
+/// How often a process is asked whether anybody still waits for it.
+const ATTENTION: Duration = Duration::from_millis(200);
 
-/// Whether the bytes begin like a container that ffmpeg is allowed to read.
-pub fn is_container(bytes: &[u8]) -> bool {
-    let at = |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic));
-    let mpegts = bytes.first() == Some(&0x47) && [188, 376].iter().all(|&next| bytes.get(next) == Some(&0x47));
-    at(4, b"ftyp")
-        || at(4, b"moov")
-        || at(4, b"mdat")
-        || at(0, &[0x1A, 0x45, 0xDF, 0xA3]) // Matroska, WebM
-        || at(0, b"RIFF") && at(8, b"AVI ")
-        || at(0, b"FLV\x01")
-        || at(0, b"OggS")
-        || at(0, &[0x30, 0x26, 0xB2, 0x75]) // ASF
-        || at(0, &[0, 0, 1, 0xBA]) // MPEG program stream
-        || mpegts
-}
-
-/// A clip in a temporary file, which lives as long as this value.
-#[derive(Debug)]
-pub struct Container {
-    file: NamedTempFile,
-}
-
-impl Container {
-    pub fn new(bytes: &[u8]) -> Result<Self, MediaError> {
-        let mut file = tempfile::Builder::new().prefix("clip-").tempfile().map_err(system)?;
-        file.write_all(bytes).and_then(|()| file.flush()).map_err(system)?;
-        Ok(Self { file })
-    }
-
-    /// Counts packets of the first video stream (a frame each) without decoding them.
-    pub fn probe(&self, limits: &Limits) -> Result<VideoInfo, MediaError> {
-        let mut command = Command::new("ffprobe");
-        command.args(["-v", "error", "-select_streams", "v:0", "-count_packets"]);
-        command.args([
-            "-show_entries",
-            "stream=avg_frame_rate,nb_read_packets,width,height",
-            "-of",
-            "default=noprint_wrappers=1",
-        ]);
-        let mut process = self.start(command, &[], limits)?;
-        let mut report = String::new();
-        process.output().take(1 << 16).read_to_string(&mut report).map_err(|e| failed(e, limits))?;
-        let field = |name: &str| report.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        let size = |name: &str| field(name).and_then(|v| v.parse::<usize>().ok()).unwrap_or(0);
-        limits.check_size(size("width"), size("height"), limits.frame_pixels_max)?;
-        let frames = size("nb_read_packets");
-        if frames > limits.frames_walked_max {
-            let allowed = format!("{} frames", limits.frames_walked_max);
-            return Err(MediaError::TooLarge { what: "the video", found: format!("{frames} frames"), allowed });
-        }
-        let fps = field("avg_frame_rate").and_then(ratio).ok_or(DAMAGED)?;
-        Ok(VideoInfo { frames, fps })
-    }
-
-    pub fn frames(&self, indices: &[usize], limits: &Limits) -> Result<Vec<Image>, MediaError> {
-        let mut command = Command::new("ffmpeg");
-        command.args(["-v", "error", "-nostdin", "-threads", "2"]);
-        let wanted: Vec<String> = indices.iter().map(|i| format!("eq(n,{i})")).collect();
-        let select = format!("select='{}'", wanted.join("+"));
-        let last = indices.last().map_or(0, |i| i + 1).to_string();
-        let after = ["-map", "0:v:0", "-an", "-sn", "-dn", "-vf", &select, "-fps_mode", "passthrough", "-frames:v", &last];
-        let mut process = self.start(command, &[&after[..], &["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]].concat(), limits)?;
-        let mut budget = Budget::new(limits);
-        let mut kept = Vec::with_capacity(indices.len());
-        let mut output = process.output();
-        while kept.len() < indices.len() {
-            match read_ppm(&mut output, limits, &mut budget)? {
-                Some(frame) => kept.push(frame),
-                None => break,
-            }
-        }
-        Ok(kept)
-    }
-
-    fn start(&self, mut command: Command, after_input: &[&str], limits: &Limits) -> Result<Process, MediaError> {
-        let mut input = std::ffi::OsString::from("file:");
-        input.push(self.file.path());
-        command.args(["-protocol_whitelist", "file", "-format_whitelist", FORMATS]);
-        command.args(["-max_pixels", &limits.frame_pixels_max.to_string()]).arg("-i").arg(input).args(after_input);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let child = command.spawn().map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => MediaError::NoFfmpeg,
-            _ => system(e),
-        })?;
-        let process = Process { child, deadline: Instant::now() + Duration::from_secs(limits.video_seconds_max) };
-        process.restrain(limits);
-        Ok(process)
-    }
-}
-
-/// A running ffmpeg or ffprobe; killed and collected when dropped.
-struct Process {
-    child: Child,
+/// Who starts a program and how long it may take.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    pub limits: Limits,
+    pub interest: Interest,
     deadline: Instant,
 }
 
+impl Terms {
+    /// The time begins now. What is started later on the same terms has what is left of it.
+    pub fn new(limits: &Limits, interest: &Interest) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(limits.video_seconds_max);
+        Self { limits: *limits, interest: interest.clone(), deadline }
+    }
+
+    /// What a failure to read from a program means.
+    pub fn failed(&self, error: io::Error) -> MediaError {
+        match error.kind() {
+            io::ErrorKind::TimedOut => MediaError::TooSlow { seconds: self.limits.video_seconds_max },
+            io::ErrorKind::ConnectionAborted => MediaError::Abandoned,
+            _ => MediaError::Damaged { format: "video" },
+        }
+    }
+}
+
+/// A running program; killed and collected when dropped.
+pub struct Process {
+    child: Child,
+}
+
 impl Process {
-    fn output(&mut self) -> BufReader<Output> {
-        BufReader::with_capacity(1 << 16, Output { pipe: self.child.stdout.take(), deadline: self.deadline })
+    /// `ffmpeg` or `ffprobe` over a file, its output a pipe.
+    pub fn start(
+        program: &str,
+        file: &Path,
+        options: [&[&str]; 2],
+        terms: &Terms,
+    ) -> Result<(Self, BufReader<Output>), MediaError> {
+        let [before_input, after_input] = options;
+        let mut input = OsString::from("file:");
+        input.push(file);
+        let mut command = Command::new(program);
+        command.args(["-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FORMATS]);
+        command.args(["-max_pixels", &terms.limits.frame_pixels_max.to_string()]);
+        command.args(before_input).arg("-i").arg(input).args(after_input);
+        // With this variable set, the program writes a report beside itself.
+        command.env_remove("FFREPORT");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => MediaError::NoFfmpeg,
+            _ => system(e),
+        })?;
+        let pipe = child.stdout.take();
+        let process = Self { child };
+        process.restrain(&terms.limits);
+        Ok((process, BufReader::with_capacity(1 << 16, Output { pipe, terms: terms.clone() })))
     }
 
     /// Bounds on memory, processor time and written bytes. The child lives at most a moment without them.
@@ -141,74 +99,80 @@ impl Drop for Process {
     }
 }
 
-/// The child's standard output, readable until the deadline.
-struct Output {
+/// A program's standard output, readable until the deadline and while there is interest.
+pub struct Output {
     pipe: Option<ChildStdout>,
-    deadline: Instant,
+    terms: Terms,
 }
 
 impl Read for Output {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(pipe) = &mut self.pipe else { return Ok(0) };
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        wait_readable(pipe, left)?;
-        pipe.read(buffer)
+        loop {
+            self.terms.interest.check().map_err(|_| io::ErrorKind::ConnectionAborted)?;
+            let left = self.terms.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if is_readable(pipe, left.min(ATTENTION))? {
+                return pipe.read(buffer);
+            }
+        }
     }
 }
 
 #[cfg(unix)]
-fn wait_readable(pipe: &ChildStdout, left: Duration) -> io::Result<()> {
+fn is_readable(pipe: &ChildStdout, within: Duration) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-    match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&timeout))? {
-        0 => Err(io::ErrorKind::TimedOut.into()),
-        _ => Ok(()),
+    let timeout = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: within.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&timeout)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 
+/// Elsewhere a read waits as long as it takes.
 #[cfg(not(unix))]
-fn wait_readable(_pipe: &ChildStdout, left: Duration) -> io::Result<()> {
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+fn is_readable(_pipe: &ChildStdout, _within: Duration) -> io::Result<bool> {
+    Ok(true)
 }
 
-/// One binary PPM (`P6 width height 255`), or nothing at the end of the stream.
-fn read_ppm(from: &mut impl BufRead, limits: &Limits, budget: &mut Budget) -> Result<Option<Image>, MediaError> {
-    let mut header = Vec::new();
-    for _ in 0..3 {
-        let mut line = Vec::new();
-        from.by_ref().take(64).read_until(b'\n', &mut line).map_err(|e| failed(e, limits))?;
-        header.extend(line);
-    }
-    if header.is_empty() {
-        return Ok(None);
-    }
-    let header = String::from_utf8(header).map_err(|_| DAMAGED)?;
-    let mut words = header.split_ascii_whitespace();
-    let mut number = || words.next().and_then(|w| w.trim_start_matches('P').parse::<usize>().ok()).ok_or(DAMAGED);
-    let (kind, width, height, depth) = (number()?, number()?, number()?, number()?);
-    if (kind, depth) != (6, 255) {
-        return Err(DAMAGED);
-    }
-    limits.check_size(width, height, limits.frame_pixels_max)?;
-    budget.take(width, height)?;
-    let mut rgb = vec![0; width * height * 3];
-    from.read_exact(&mut rgb).map_err(|e| failed(e, limits))?;
-    Ok(Image::new(width, height, rgb))
-}
-
-fn ratio(text: &str) -> Option<f64> {
-    let (over, under) = text.split_once('/')?;
-    let value = over.parse::<f64>().ok()? / under.parse::<f64>().ok()?;
-    (value.is_finite() && value > 0.0).then_some(value)
-}
-
-fn failed(error: io::Error, limits: &Limits) -> MediaError {
-    match error.kind() {
-        io::ErrorKind::TimedOut => MediaError::TooSlow { seconds: limits.video_seconds_max },
-        _ => DAMAGED,
-    }
-}
-
-fn system(error: io::Error) -> MediaError {
+/// Something of the system's failed, which is not the clip's fault.
+pub fn system(error: io::Error) -> MediaError {
     MediaError::System(error.kind().to_string())
+}
+
+/// The ffmpeg program of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ffmpeg {
+    /// As it calls itself.
+    pub version: String,
+    /// Whether the ffprobe program is there too. Both are needed.
+    pub ffprobe: bool,
+    /// Names of all codecs that it decodes.
+    pub decodes: Vec<String>,
+}
+
+impl Ffmpeg {
+    /// How it gets onto a machine, system by system.
+    pub const INSTALL: &'static str = "Debian and Ubuntu: apt install ffmpeg, Fedora: dnf install ffmpeg-free, Arch: pacman -S \
+        ffmpeg, Alpine: apk add ffmpeg, macOS: brew install ffmpeg, Windows: winget install ffmpeg";
+
+    /// Asks the programs. `None` when there is no ffmpeg.
+    pub fn find() -> Option<Self> {
+        let ask = |program: &str, question: &str| {
+            let output = Command::new(program).arg(question).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        // "ffmpeg version 5.1.9 Copyright (c) …"
+        let version = ask("ffmpeg", "-version")?.split_whitespace().nth(2)?.to_string();
+        // " DEV.LS h264   H.264 / AVC …": the D says that it is decoded.
+        let codec = |line: &str| {
+            let (flags, name) = line.trim_start().split_once(' ')?;
+            (flags.len() == 6 && flags.starts_with('D')).then(|| name.split_whitespace().next().map(str::to_string))?
+        };
+        let decodes = ask("ffmpeg", "-codecs")?.lines().filter_map(codec).filter(|name| name != "=").collect();
+        Some(Self { version, ffprobe: ask("ffprobe", "-version").is_some(), decodes })
+    }
 }

@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
         let mut items = Vec::new();
         if let Some(picture) = question.picture {
             let picture = decode_image(&std::fs::read(folder.join(picture))?, &Limits::default())?;
-            items.push(self.model.processor.process(&Media::Image(picture))?);
+            items.push(self.model.processor.process(Media::Image(picture))?);
             content.insert(0, json!({"type": "image"}));
         }
         let messages = vec![json!({"role": "user", "content": content})];

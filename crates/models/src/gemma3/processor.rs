@@ -35,11 +35,11 @@ impl Processor for Gemma3 {
         &[Marker { kind: MediaKind::Image, text: BEGIN }]
     }
 
-    fn process(&self, media: &Media) -> Result<Processed, ModelError> {
+    fn process(&self, media: Media) -> Result<Processed, ModelError> {
         let Media::Image(image) = media else { return Err(ModelError::Unusable("only pictures can be used".into())) };
-        let crops = self.crops(image);
+        let crops = self.crops(&image);
         let views: Vec<Image> =
-            std::iter::once(image).chain(&crops).map(|view| view.resize(self.side, self.side, self.pixels.filter)).collect();
+            std::iter::once(&image).chain(&crops).map(|view| view.resize(self.side, self.side, self.pixels.filter)).collect();
         let input = MediaInput::new(MediaKind::Image, views.len() * self.rows, [("pixel_values", self.pixels.planes(&views))]);
         let mut pieces = Vec::new();
         let words = |words: &str| Piece::Text(words.to_string());
@@ -54,7 +54,7 @@ impl Processor for Gemma3 {
                 self.block(&mut pieces);
             }
         }
-        Ok(Processed { input, pieces })
+        Ok(Processed { input: input.into(), pieces })
     }
 
     /// The rows of one view see each other in both directions.

@@ -1,3 +1,4 @@
+use media::VideoOptions;
 use nn::{DecoderConfig, Files};
 use serde::Deserialize;
 use serde_json::json;
@@ -32,6 +33,13 @@ pub struct VideoSampling {
     pub fps: f64,
     pub max_frames: usize,
     pub video_size: Size,
+}
+
+impl VideoSampling {
+    /// The same rule with the numbers that a request asks for.
+    pub fn with(self, options: &VideoOptions) -> Self {
+        Self { fps: options.fps.unwrap_or(self.fps), max_frames: options.max_frames.unwrap_or(self.max_frames), ..self }
+    }
 }
 
 impl Config {

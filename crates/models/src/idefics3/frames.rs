@@ -37,8 +37,7 @@ pub fn introduction(frames: usize, clip: &VideoInfo) -> String {
 }
 
 /// What stands before one frame.
-pub fn moment(index: usize, clip: &VideoInfo) -> String {
-    let seconds = index as f64 / clip.fps;
+pub fn moment(seconds: f64) -> String {
     format!("\nFrame from {:02}:{:02}:", (seconds / 60.0) as usize, (seconds % 60.0) as usize)
 }
 
@@ -104,6 +103,6 @@ mod tests {
     fn times_in_words() {
         let clip = VideoInfo { frames: 75_000, fps: 10.0 };
         assert!(introduction(2, &clip).contains("two frames from a 2:05:00 [H:MM:SS]"));
-        assert_eq!(moment(735, &clip), "\nFrame from 01:13:");
+        assert_eq!(moment(73.5), "\nFrame from 01:13:");
     }
 }

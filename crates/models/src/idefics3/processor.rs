@@ -1,4 +1,4 @@
-use media::{Image, VideoInfo};
+use media::{Clip, Image, VideoInfo, VideoOptions};
 use nn::MediaKind;
 use nn::{Files, MediaInput};
 use text::Piece;
@@ -70,25 +70,27 @@ impl Processor for Idefics3 {
         if self.video.is_some() { &MARKERS } else { &MARKERS[..1] }
     }
 
-    fn sample(&self, clip: &VideoInfo) -> Vec<usize> {
-        self.video.as_ref().map_or(vec![0], |sampling| frames::sample(clip, sampling))
+    fn sample(&self, clip: &VideoInfo, options: &VideoOptions) -> Vec<usize> {
+        self.video.as_ref().map_or(vec![0], |sampling| frames::sample(clip, &sampling.with(options)))
     }
 
-    fn process(&self, media: &Media) -> Result<Processed, ModelError> {
+    fn process(&self, media: Media) -> Result<Processed, ModelError> {
+        let kind = media.kind();
         let (views, pieces) = match media {
             Media::Image(image) => {
-                let tiles = self.tiles(image);
+                let tiles = self.tiles(&image);
                 let pieces = self.picture(&tiles);
                 (tiles.views, pieces)
             }
-            Media::Video { frames, indices, info } => {
-                let views = frames.iter().map(|frame| self.square(&self.enlarge(frame, self.frame_longest))).collect();
-                (views, self.clip(indices, info))
+            Media::Video(clip) => {
+                let pieces = self.clip(&clip);
+                let view = |frame| Ok::<_, ModelError>(self.square(&self.enlarge(&frame, self.frame_longest)));
+                (clip.each(view)?, pieces)
             }
         };
         let rows = views.len() * self.rows_per_tile;
-        let input = MediaInput::new(media.kind(), rows, [("pixel_values", self.pixels.planes(&views))]);
-        Ok(Processed { input, pieces })
+        let input = MediaInput::new(kind, rows, [("pixel_values", self.pixels.planes(&views))]);
+        Ok(Processed { input: input.into(), pieces })
     }
 }
 
@@ -165,10 +167,10 @@ impl Idefics3 {
         [Piece::Text(format!("{AROUND}{GLOBAL}")), self.slots(), Piece::Text(AROUND.into())]
     }
 
-    fn clip(&self, indices: &[usize], info: &VideoInfo) -> Vec<Piece> {
-        let mut pieces = vec![Piece::Text(frames::introduction(indices.len(), info))];
-        for &index in indices {
-            pieces.push(Piece::Text(frames::moment(index, info)));
+    fn clip(&self, clip: &Clip) -> Vec<Piece> {
+        let mut pieces = vec![Piece::Text(frames::introduction(clip.times.len(), &clip.info))];
+        for &seconds in &clip.times {
+            pieces.push(Piece::Text(frames::moment(seconds)));
             pieces.extend(self.single());
         }
         pieces.push(Piece::Text("\n\n".into()));

@@ -76,14 +76,13 @@ impl Patches {
         })
     }
 
-    /// Frames of one clip (or a single picture) as patches [patches, channels * time * height * width].
+    /// A picture or frame in the size in which it is cut.
     ///
     /// # Errors
-    /// They are far longer than wide.
-    pub fn cut(&self, frames: &[Image], counted: Counted) -> Result<(Array, Grid), ModelError> {
-        let (width, height) = self.size(frames[0].width(), frames[0].height(), counted)?;
-        let frames: Vec<Image> = frames.iter().map(|frame| frame.resize(width, height, self.pixels.filter)).collect();
-        Ok(self.patches(&frames))
+    /// It is far longer than wide.
+    pub fn resized(&self, image: &Image, counted: Counted) -> Result<Image, ModelError> {
+        let (width, height) = self.size(image.width(), image.height(), counted)?;
+        Ok(image.resize(width, height, self.pixels.filter))
     }
 
     /// Width and height: the nearest multiples of a merged patch whose area lies in the range.
@@ -119,8 +118,9 @@ impl Patches {
         Ok((width.max(unit as usize), height.max(unit as usize)))
     }
 
-    /// Patches, merged squares together, and the grid. The last frame is repeated until steps in time are full.
-    fn patches(&self, frames: &[Image]) -> (Array, Grid) {
+    /// Frames of one clip (or a single picture), of one size, as patches [patches, channels * time * height * width], merged
+    /// squares together, and their grid. The last frame is repeated until steps in time are full.
+    pub fn cut(&self, frames: &[Image]) -> (Array, Grid) {
         let &Self { patch, step, .. } = self;
         let grid =
             Grid { times: frames.len().div_ceil(step), rows: frames[0].height() / patch, columns: frames[0].width() / patch };

@@ -1,4 +1,4 @@
-use media::VideoInfo;
+use media::{Clip, VideoInfo, VideoOptions};
 use nn::{Array, Files, MediaInput, MediaKind, Prompt};
 use serde::Deserialize;
 use serde_json::json;
@@ -69,36 +69,38 @@ impl VisionProcessor {
     }
 
     fn image(&self, image: &media::Image) -> Result<Processed, ModelError> {
-        let (patches, grid) = self.images.cut(std::slice::from_ref(image), Counted::Frame)?;
+        let (patches, grid) = self.images.cut(&[self.images.resized(image, Counted::Frame)?]);
         let rows = grid.squares(self.images.merge).patches();
         let names = array_names(MediaKind::Image);
         let input = MediaInput::new(MediaKind::Image, rows, [(names.pixels, patches), (names.grid, grid.array())]);
-        Ok(Processed { input, pieces: vec![Piece::Slots { token: self.image_token, count: rows }] })
+        Ok(Processed { input: input.into(), pieces: vec![Piece::Slots { token: self.image_token, count: rows }] })
     }
 
-    fn video(&self, frames: &[media::Image], indices: &[usize], clip: &VideoInfo) -> Result<Processed, ModelError> {
+    fn video(&self, clip: Clip) -> Result<Processed, ModelError> {
+        let (times, fps) = (clip.times.clone(), clip.fps);
         let counted = match self.clips {
             Clips::Steps | Clips::Seconds { .. } => Counted::Frame,
-            Clips::Moments => Counted::Frames(frames.len()),
+            Clips::Moments => Counted::Frames(times.len()),
         };
-        let (patches, grid) = self.videos.cut(frames, counted)?;
+        let frames = clip.each(|frame| self.videos.resized(&frame, counted))?;
+        let (patches, grid) = self.videos.cut(&frames);
         let rows = grid.squares(self.videos.merge).patches();
         let names = array_names(MediaKind::Video);
         let mut arrays = vec![(names.pixels, patches), (names.grid, grid.array())];
         if let Clips::Seconds { .. } = self.clips {
-            let seconds = self.videos.step as f64 * clip.duration() / frames.len() as f64;
+            let seconds = self.videos.step as f64 / fps;
             arrays.push((SECONDS, Array { shape: vec![1], data: vec![seconds as f32] }));
         }
         let slots = |count| Piece::Slots { token: self.video_token, count };
         let pieces = match self.clips {
             Clips::Steps | Clips::Seconds { .. } => vec![slots(rows)],
             Clips::Moments => {
-                let moments = indices.chunks(self.videos.step).map(|step| moment(step, clip));
+                let moments = times.chunks(self.videos.step).map(moment);
                 let around = |before| [Piece::Text(before), slots(rows / grid.times), Piece::Text("<|vision_end|>".into())];
                 moments.flat_map(|seconds| around(format!("<{seconds:.1} seconds><|vision_start|>"))).collect()
             }
         };
-        Ok(Processed { input: MediaInput::new(MediaKind::Video, rows, arrays), pieces })
+        Ok(Processed { input: MediaInput::new(MediaKind::Video, rows, arrays).into(), pieces })
     }
 }
 
@@ -107,17 +109,18 @@ impl Processor for VisionProcessor {
         &[Marker { kind: MediaKind::Image, text: "<|image_pad|>" }, Marker { kind: MediaKind::Video, text: "<|video_pad|>" }]
     }
 
-    fn sample(&self, clip: &VideoInfo) -> Vec<usize> {
+    fn sample(&self, clip: &VideoInfo, options: &VideoOptions) -> Vec<usize> {
+        let sampling = self.sampling.with(options);
         match self.clips {
-            Clips::Steps | Clips::Seconds { .. } => self.sampling.steps(clip, self.videos.step),
-            Clips::Moments => self.sampling.ends(clip),
+            Clips::Steps | Clips::Seconds { .. } => sampling.steps(clip, self.videos.step),
+            Clips::Moments => sampling.ends(clip),
         }
     }
 
-    fn process(&self, media: &Media) -> Result<Processed, ModelError> {
+    fn process(&self, media: Media) -> Result<Processed, ModelError> {
         match media {
-            Media::Image(image) => self.image(image),
-            Media::Video { frames, indices, info } => self.video(frames, indices, info),
+            Media::Image(image) => self.image(&image),
+            Media::Video(clip) => self.video(clip),
         }
     }
 
@@ -131,6 +134,12 @@ impl Processor for VisionProcessor {
 }
 
 impl Sampling {
+    /// As a request wants it.
+    fn with(self, options: &VideoOptions) -> Self {
+        let max_frames = options.max_frames.unwrap_or(self.max_frames);
+        Self { fps: options.fps.unwrap_or(self.fps), max_frames, min_frames: self.min_frames.min(max_frames) }
+    }
+
     /// A number of frames that fills steps in time, each at the beginning of its share of the clip.
     fn steps(&self, clip: &VideoInfo, step: usize) -> Vec<usize> {
         let whole = |frames: usize| frames / step * step;
@@ -152,9 +161,8 @@ impl Sampling {
 }
 
 /// The middle between the first and the last frame of a step, in seconds.
-fn moment(step: &[usize], clip: &VideoInfo) -> f64 {
-    let seconds = |index: Option<&usize>| index.map_or(0.0, |&index| index as f64 / clip.fps);
-    (seconds(step.first()) + seconds(step.last())) / 2.0
+fn moment(step: &[f64]) -> f64 {
+    (step.first().unwrap_or(&0.0) + step.last().unwrap_or(&0.0)) / 2.0
 }
 
 #[cfg(test)]

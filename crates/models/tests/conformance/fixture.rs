@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fixtures::{arrays, root};
-use media::{Limits, Video, decode_image};
+use media::{Limits, Video, VideoOptions, decode_image};
 use mistralrs_models::{Loaded, Media, Processed, Processor, assemble, load};
 use nn::{Files, LoadSettings, Prompt};
 use serde::Deserialize;
@@ -62,20 +62,19 @@ impl Subject {
 
     /// The whole way from a request to a prompt; `None` when a tool that decodes its media is not there.
     pub fn prepare(&self, request: &Value) -> Option<Prepared> {
-        let mut media = Vec::new();
+        let mut items = Vec::new();
         let mut messages = request["messages"].as_array().unwrap().clone();
         for part in messages.iter_mut().filter_map(|m| m["content"].as_array_mut()).flatten() {
             let kind = part["type"].as_str().unwrap().to_string();
             if let Some(kind) = kind.strip_suffix("_url") {
                 let url = part[&format!("{kind}_url")]["url"].as_str().unwrap();
-                media.push(self.decode(kind, &root().join(url))?);
+                items.push(self.process(kind, &root().join(url))?);
                 *part = json!({"type": kind});
             }
         }
         let kwargs = request["chat_template_kwargs"].as_object().cloned().unwrap_or_default();
         let conversation = Conversation { messages, kwargs, ..Conversation::default() };
         let rendered = self.template.render(&conversation, self.tokenizer.guard()).unwrap();
-        let items: Vec<Processed> = media.iter().map(|m| self.loaded.processor.process(m).unwrap()).collect();
         let prompt = assemble(&rendered, items, self.processor(), &self.tokenizer).unwrap();
         Some(Prepared { rendered: without_breaks(&rendered), prompt })
     }
@@ -84,11 +83,11 @@ impl Subject {
         self.loaded.processor.as_ref()
     }
 
-    fn decode(&self, kind: &str, path: &Path) -> Option<Media> {
+    fn process(&self, kind: &str, path: &Path) -> Option<Processed> {
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let limits = Limits::default();
         if kind == "image" {
-            return Some(Media::Image(decode_image(&bytes, &limits).unwrap()));
+            return Some(self.processor().process(Media::Image(decode_image(&bytes, &limits).unwrap())).unwrap());
         }
         let video = match Video::open(bytes, &limits) {
             Err(media::MediaError::NoFfmpeg) => {
@@ -97,8 +96,9 @@ impl Subject {
             }
             other => other.unwrap(),
         };
-        let indices = self.processor().sample(&video.info());
-        Some(Media::Video { frames: video.frames(&indices).unwrap(), indices, info: video.info() })
+        let options = VideoOptions::default();
+        let clip = video.clip(&options, |info| self.processor().sample(info, &options)).unwrap();
+        Some(self.processor().process(Media::Video(clip)).unwrap())
     }
 }
 
