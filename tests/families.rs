@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mistralrs::{
-    Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaSource, Model, ModelSource, Part, Stats, VideoOptions,
+    Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part, Stats,
+    VideoOptions,
 };
 
 /// Tokens of a block of the cache.

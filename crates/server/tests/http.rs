@@ -342,7 +342,7 @@ fn watch(part: Value) -> Value {
 async fn clips_are_urls_lists_and_folders_with_what_is_wanted_of_them() {
     let server = server(FileAccess::All).await;
     let frame = data_url("red_circle.png");
-    let jpeg_list = format!("data:video/jpeg;base64,{}", vec![frame.split_once(',').unwrap().1; 4].join(","));
+    let jpeg_list = format!("data:video/jpeg;base64,{}", [frame.split_once(',').unwrap().1; 4].join(","));
     let clip = format!("file://{}", picture("../media/motion_64x64_5fps.gif"));
     let list = |count: usize| vec![frame.clone(); count];
     let url = |body: Value| json!({"type": "video_url", "video_url": body});
