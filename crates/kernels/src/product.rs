@@ -230,43 +230,47 @@ impl<'a> Output<'a> {
         matches!(self.put, Put::Own { .. })
     }
 
-    /// Brings sums of a row to their places, which begin at `column`; those beyond the width are padding. Sums of the first words of
-    /// the row bring the bias along and overwrite what is there, if that is wanted; further ones are added.
+    /// Brings sums of rows to their places, which begin at `column`; those beyond the width are padding. Sums of the first words of
+    /// rows bring the bias along and overwrite what is there, if that is wanted; further ones are added.
     ///
     /// # Safety
     /// Nobody else uses these places.
     #[inline(always)]
-    pub unsafe fn put<const N: usize>(&self, row: usize, column: usize, mut sums: [f32; N], first: bool) {
+    pub unsafe fn put<const N: usize>(&self, rows: Range<usize>, column: usize, sums: &[[f32; N]], first: bool) {
         let columns = column..self.width.min(column + N);
-        let (row, add) = match self.put {
-            Put::Own { add, bias } => {
-                if let Some(bias) = bias.filter(|_| first) {
-                    plus(&mut sums, &bias[columns.clone()]);
-                }
-                (row, add || !first)
-            }
-            Put::Combine { rows, shares } => {
-                sums.iter_mut().for_each(|sum| *sum *= shares[row]);
-                (rows[row] as usize, true)
-            }
-        };
         // SAFETY: the caller's promise.
-        let y = unsafe { self.y.part(row * self.width + columns.start..row * self.width + columns.end) };
-        if add {
-            plus(&mut sums, y);
-        }
-        match y.as_chunks_mut::<N>() {
-            ([whole], _) => *whole = sums,
-            (_, part) => part.copy_from_slice(&sums[..columns.len()]),
+        let place = |row: usize| unsafe { self.y.part(row * self.width + columns.start..row * self.width + columns.end) };
+        let each = rows.clone().zip(sums);
+        match self.put {
+            Put::Own { add, bias } => {
+                let bias = bias.filter(|_| first).map(|bias| {
+                    let mut wide = [0.0; N];
+                    wide[..columns.len()].copy_from_slice(&bias[columns.clone()]);
+                    wide
+                });
+                match (add || !first, bias) {
+                    (false, None) => each.for_each(|(row, sums)| change(place(row), sums, |_, _, sum| sum)),
+                    (true, None) => each.for_each(|(row, sums)| change(place(row), sums, |_, y, sum| sum + y)),
+                    (false, Some(bias)) => each.for_each(|(row, sums)| change(place(row), sums, |i, _, sum| sum + bias[i])),
+                    (true, Some(bias)) => each.for_each(|(row, sums)| change(place(row), sums, |i, y, sum| sum + bias[i] + y)),
+                }
+            }
+            Put::Combine { rows: from, shares } => {
+                for ((from, share), sums) in from[rows.clone()].iter().zip(&shares[rows]).zip(sums) {
+                    change(place(*from as usize), sums, |_, y, sum| sum * share + y);
+                }
+            }
         }
     }
 }
 
+/// y = f(number, y, sum), for as many as there are of y.
 #[inline(always)]
-fn plus<const N: usize>(sums: &mut [f32; N], to: &[f32]) {
-    match to.as_chunks::<N>() {
-        ([whole], _) => sums.iter_mut().zip(whole).for_each(|(sum, to)| *sum += to),
-        (_, part) => sums.iter_mut().zip(part).for_each(|(sum, to)| *sum += to),
+fn change<const N: usize>(y: &mut [f32], sums: &[f32; N], f: impl Fn(usize, f32, f32) -> f32) {
+    // Known lengths become vectors.
+    match y.as_chunks_mut::<N>() {
+        ([whole], _) => (0..N).for_each(|i| whole[i] = f(i, whole[i], sums[i])),
+        (_, part) => part.iter_mut().zip(sums).enumerate().for_each(|(i, (y, sum))| *y = f(i, *y, *sum)),
     }
 }
 

@@ -110,11 +110,17 @@ pub(super) unsafe fn sweep<K: Kernel, const R: usize, const P: usize>(product: &
             |p: usize| &product.matrix.panel::<K::Pair>(block.expert, (first + p).min(block.panels.end - 1))[pairs.clone()];
         // SAFETY: the caller's promise.
         let sums = unsafe { tile::<K, R, P>(std::array::from_fn(panel), x) };
-        for (row, sums) in block.rows.clone().zip(sums) {
-            for (panel, sums) in (first..block.panels.end).zip(sums) {
+        // Out of the registers at once: what picks one by one keeps them from being registers.
+        let mut lanes = [[[0.0; PANEL]; R]; P];
+        for (row, sums) in sums.into_iter().enumerate() {
+            for (panel, sums) in sums.into_iter().enumerate() {
                 // SAFETY: the caller's promise.
-                unsafe { product.y.put(row, panel * PANEL, K::lanes(sums), block.words.start == 0) };
+                lanes[panel][row] = unsafe { K::lanes(sums) };
             }
+        }
+        for (panel, lanes) in (first..block.panels.end).zip(&lanes) {
+            // SAFETY: the caller's promise.
+            unsafe { product.y.put(block.rows.clone(), panel * PANEL, lanes, block.words.start == 0) };
         }
     }
 }

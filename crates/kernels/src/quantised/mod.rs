@@ -250,10 +250,8 @@ impl Product<'_> {
                         let (rows, units) = self.x.tile(t);
                         let sums = &mut sums[..rows.len()];
                         compute(self.isa, self.weight.layout, weights, units, sums);
-                        for (row, sums) in rows.zip(&*sums) {
-                            // SAFETY: parts do not overlap in outputs, or not in rows, which have places of their own then.
-                            unsafe { self.y.put(row, panel * OUTPUTS, *sums, true) };
-                        }
+                        // SAFETY: parts do not overlap in outputs, or not in rows, which have places of their own then.
+                        unsafe { self.y.put(rows, panel * OUTPUTS, sums, true) };
                     }
                 }
             }
