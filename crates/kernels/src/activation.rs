@@ -71,19 +71,19 @@ impl Gate {
     }
 }
 
-/// Gates and values, each [rows, inner], whose rows begin `stride` apart.
+/// Gates and values, each [rows, inner], whose rows begin `strides` apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Gated<'a> {
     gates: &'a [f32],
     values: &'a [f32],
-    stride: usize,
+    strides: [usize; 2],
     inner: usize,
 }
 
 impl<'a> Gated<'a> {
     /// [rows, 2 * inner]: gates first, then values, as in a gated feed-forward part (Shazeer 2020).
     pub fn gate_first(x: &'a [f32], inner: usize) -> Self {
-        Self { gates: x, values: x.get(inner..).unwrap_or_default(), stride: 2 * inner, inner }
+        Self { gates: x, values: x.get(inner..).unwrap_or_default(), strides: [2 * inner; 2], inner }
     }
 
     /// [rows, 2 * inner]: values first, then gates, as in a gated linear unit (Dauphin et al. 2016).
@@ -94,19 +94,24 @@ impl<'a> Gated<'a> {
 
     /// Two buffers, [rows, inner] each.
     pub fn apart(gates: &'a [f32], values: &'a [f32], inner: usize) -> Self {
-        Self { gates, values, stride: inner, inner }
+        Self { gates, values, strides: [inner; 2], inner }
+    }
+
+    /// The same, with gates in wider rows.
+    pub fn gates_in_rows_of(self, stride: usize) -> Self {
+        Self { strides: [stride, self.inner], ..self }
     }
 
     /// Whether gates and values of `rows` are there.
     fn holds(&self, rows: usize) -> bool {
-        let needed = rows.saturating_sub(1) * self.stride + if rows > 0 { self.inner } else { 0 };
-        self.gates.len() >= needed && self.values.len() >= needed
+        let needed = |stride| rows.saturating_sub(1) * stride + if rows > 0 { self.inner } else { 0 };
+        self.gates.len() >= needed(self.strides[0]) && self.values.len() >= needed(self.strides[1])
     }
 }
 
 /// The product of gates and values → y [rows, inner].
 pub fn gated(cpu: &Cpu, gate: Gate, x: Gated<'_>, y: &mut [f32]) {
-    let Gated { gates, values, stride, inner } = x;
+    let Gated { gates, values, strides, inner } = x;
     assert!(inner > 0 && y.len().is_multiple_of(inner), "{} elements in rows of {inner}", y.len());
     assert!(x.holds(y.len() / inner), "gates and values of {} rows", y.len() / inner);
     // Cut anywhere, not between rows: a single one is worth two threads.
@@ -115,8 +120,9 @@ pub fn gated(cpu: &Cpu, gate: Gate, x: Gated<'_>, y: &mut [f32]) {
         while !rest.is_empty() {
             let (row, column) = (at / inner, at % inner);
             let (piece, behind) = rest.split_at_mut(rest.len().min(inner - column));
-            let taken = row * stride + column..row * stride + column + piece.len();
-            gated_row(cpu.isa, gate, &gates[taken.clone()], &values[taken], piece);
+            let [gates, values] =
+                [(gates, strides[0]), (values, strides[1])].map(|(part, stride)| &part[row * stride + column..][..piece.len()]);
+            gated_row(cpu.isa, gate, gates, values, piece);
             (at, rest) = (at + piece.len(), behind);
         }
     });
@@ -355,6 +361,11 @@ mod tests {
                         ("first", Gated::gate_first(&x, inner), expected(&halves[0], &halves[1])),
                         ("last", Gated::gate_last(&x, inner), expected(&halves[1], &halves[0])),
                         ("apart", Gated::apart(&halves[0], &halves[1], inner), expected(&halves[0], &halves[1])),
+                        (
+                            "rows",
+                            Gated::apart(&x, &halves[1], inner).gates_in_rows_of(2 * inner),
+                            expected(&halves[0], &halves[1]),
+                        ),
                     ] {
                         let mut y = vec![f32::NAN; rows * inner];
                         gated(&cpu, gate, source, &mut y);

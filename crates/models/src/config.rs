@@ -1,8 +1,8 @@
 //! What the configurations of many families have in common, by Hugging Face names.
 
 use nn::{
-    Activation, AttentionConfig, DecoderConfig, Ffn, Files, Head, LayerConfig, Mixer, NormConfig, Norms, RopeConfig, RopeScaling,
-    Scores,
+    Activation, AttentionConfig, DecoderConfig, Ffn, Files, Head, LayerConfig, Mixer, NormConfig, Norms, OutputGate, RopeConfig,
+    RopeScaling, Scores,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -70,6 +70,7 @@ pub struct TextConfig {
     rope_theta: Option<f64>,
     rope_scaling: Option<RopeScalingConfig>,
     rope_parameters: Option<RopeScalingConfig>,
+    partial_rotary_factor: Option<f64>,
 }
 
 /// `rope_scaling`, which transformers 5 calls `rope_parameters`.
@@ -84,6 +85,7 @@ pub struct RopeScalingConfig {
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
     pub mrope_section: Option<[usize; 3]>,
+    partial_rotary_factor: Option<f64>,
 }
 
 impl RopeScalingConfig {
@@ -128,6 +130,15 @@ impl TextConfig {
         self.rope_parameters.clone().or_else(|| self.rope_scaling.clone()).unwrap_or_default()
     }
 
+    /// Elements of a head that the rotary embedding turns.
+    fn rotary_width(&self, files: &Files) -> Result<usize, ModelError> {
+        let share = self.rope().partial_rotary_factor.or(self.partial_rotary_factor).unwrap_or(1.0);
+        let width = (self.head_dim() as f64 * share) as usize;
+        let usable = share > 0.0 && share <= 1.0 && width > 0 && width.is_multiple_of(2);
+        require(usable, files, CONFIG, "partial_rotary_factor must make an even number of elements of head_dim")?;
+        Ok(width)
+    }
+
     /// The sizes make sense together.
     pub fn check(&self, files: &Files) -> Result<(), ModelError> {
         let (heads, kv_heads) = (self.num_attention_heads, self.kv_heads());
@@ -158,6 +169,7 @@ impl TextConfig {
                 qk_norm: None,
                 rope: 0,
                 scores: Scores { scale: (head_dim as f64).powf(-0.5), softcap: None, window: None },
+                gate: OutputGate::Absent,
             }),
             ffn: Ffn::Gated { inner: self.intermediate_size, activation },
             norms: Norms::Pre,
@@ -168,7 +180,7 @@ impl TextConfig {
             embedding_scale: 1.0,
             layers: vec![layer; self.num_hidden_layers],
             norm: NormConfig::Rms { eps: self.rms_norm_eps },
-            ropes: vec![RopeConfig { width: head_dim, theta, scaling, sections: Vec::new() }],
+            ropes: vec![RopeConfig { width: self.rotary_width(files)?, theta, scaling, sections: Vec::new() }],
             head,
             deepstack: 0,
         })

@@ -20,6 +20,7 @@ mod prompt;
 mod qwen;
 mod qwen2_5_vl;
 mod qwen2_vl;
+mod qwen3_5;
 mod qwen3_vl;
 mod siglip;
 mod text_only;

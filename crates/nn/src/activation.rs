@@ -60,6 +60,26 @@ impl Activation {
         Ok((gates * both.narrow(D::Minus1, inner, inner)?)?)
     }
 
+    /// Gates in the columns of wider rows from `first` on, and values [rows, inner] → activation(gates) * values, [rows, inner].
+    ///
+    /// # Errors
+    /// Shapes do not fit, or the device failed.
+    pub fn gate_columns(self, gates: &Tensor, first: usize, values: &Tensor) -> Result<Tensor, NnError> {
+        let ((rows, stride), (others, inner)) = (gates.dims2()?, values.dims2()?);
+        if rows != others || first + inner > stride {
+            return Err(NnError::Input("gates for all values"));
+        }
+        if host::here(values) {
+            return host::read(gates, |gates| {
+                host::read(values, |values| {
+                    let both = Gated::apart(gates.get(first..).unwrap_or_default(), values, inner).gates_in_rows_of(stride);
+                    host::make((rows, inner), |y| gated(host::cpu(), Gate::new(self.kernel()), both, y))
+                })
+            })??;
+        }
+        Ok((self.forward(gates.narrow(D::Minus1, first, inner)?.contiguous()?)? * values)?)
+    }
+
     fn kernel(self) -> kernels::Activation {
         match self {
             Self::Sigmoid => kernels::Activation::Sigmoid,

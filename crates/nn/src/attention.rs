@@ -71,9 +71,9 @@ impl Qkv {
         self.heads * self.head_dim
     }
 
-    /// Queries, keys and values apart, [rows, heads, head_dim] each.
+    /// Queries, keys and values apart, [rows, heads, head_dim] each. What stands behind them is left out.
     pub(crate) fn split(self, x: &Tensor) -> Result<[Tensor; 3], NnError> {
-        let x = x.reshape((x.dim(0)?, self.heads + 2 * self.kv_heads, self.head_dim))?;
+        let x = x.narrow(1, 0, self.stride())?.reshape((x.dim(0)?, self.heads + 2 * self.kv_heads, self.head_dim))?;
         let part = |heads: HeadRange| x.narrow(1, heads.first, heads.count);
         Ok([part(self.queries())?, part(self.keys())?, part(self.values())?])
     }

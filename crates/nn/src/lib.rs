@@ -33,7 +33,7 @@ pub use batch::{Batch, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
 pub use checkpoint::Checkpoint;
-pub use decoder::{AttentionConfig, Decoder, DecoderConfig, Ffn, Head, LayerConfig, Mixer, Norms};
+pub use decoder::{AttentionConfig, Decoder, DecoderConfig, Ffn, GatedDeltaConfig, Head, LayerConfig, Mixer, Norms, OutputGate};
 pub use error::NnError;
 pub use files::Files;
 pub use host::kv_format;
@@ -50,4 +50,4 @@ pub use vit::{
     FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool,
     patchify, pixel_shuffle,
 };
-pub use weights::{Bias, LoadSettings, OnProgress, Role, Weights};
+pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Weights};

@@ -1,4 +1,5 @@
 mod experts;
+mod outputs;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use crate::importance::{Coverage, Importance, Observer, Watch};
 use crate::linear::{Embedding, Format, Linear, Packed};
 use crate::norm::{Norm, NormConfig};
 use crate::{Checkpoint, NnError, Organization, Quant, host};
+pub use outputs::Outputs;
+use outputs::Part;
 
 /// How weights are kept once loaded.
 #[derive(Clone)]
@@ -57,7 +60,7 @@ pub enum Role {
     Decoder,
     /// One of many that a router chooses from.
     Expert,
-    /// Chooses experts. Stays dense: it is small, and a wrong choice costs more than a small error.
+    /// Chooses experts, or says how much is forgotten. Stays dense: it is small, and a wrong choice costs more than a small error.
     Router,
     /// Token table or output head.
     Vocabulary,
@@ -176,17 +179,24 @@ impl Weights {
     /// # Errors
     /// A tensor is missing or shaped otherwise.
     pub fn stacked(&self, parts: &[(&str, usize)], inputs: usize, bias: Bias) -> Result<Linear, NnError> {
+        let parts: Vec<Outputs> = parts.iter().map(|(name, outputs)| Outputs::all(name, *outputs)).collect();
+        self.stacked_outputs(&parts, inputs, bias)
+    }
+
+    /// The same for some of each layer's outputs.
+    ///
+    /// # Errors
+    /// A tensor is missing or shaped otherwise.
+    pub fn stacked_outputs(&self, parts: &[Outputs], inputs: usize, bias: Bias) -> Result<Linear, NnError> {
         let biases = match bias {
             Bias::Absent => None,
             Bias::Present => {
-                let biases = parts.iter().map(|(name, outputs)| self.tensor(&format!("{name}.bias"), &[*outputs]));
-                Some(join(biases.collect::<Result<_, _>>()?)?)
+                let bias = |part: &Outputs| part.of(self.tensor(&format!("{}.bias", part.name), &[part.count])?);
+                Some(join(parts.iter().map(bias).collect::<Result<_, _>>()?)?)
             }
         };
-        let names: Vec<(String, usize)> = parts.iter().map(|(name, outputs)| (format!("{name}.weight"), *outputs)).collect();
-        let weights: Vec<(&str, Vec<usize>)> =
-            names.iter().map(|(name, outputs)| (name.as_str(), vec![*outputs, inputs])).collect();
-        self.linear_from(&weights, biases)
+        let parts: Vec<Part> = parts.iter().map(|part| Part::weight(part.clone(), &[inputs])).collect();
+        self.linear_from(&parts, biases)
     }
 
     /// A convolution whose stride is its kernel, as a linear layer over flattened patches: `name.weight`
@@ -195,9 +205,8 @@ impl Weights {
     /// # Errors
     /// A tensor is missing or shaped otherwise.
     pub fn patch_linear(&self, name: &str, patch: &[usize], outputs: usize, bias: Bias) -> Result<Linear, NnError> {
-        let shape: Vec<usize> = [&[outputs], patch].concat();
         let bias = if bias == Bias::Present { Some(self.tensor(&format!("{name}.bias"), &[outputs])?) } else { None };
-        self.linear_from(&[(&format!("{name}.weight"), shape)], bias)
+        self.linear_from(&[Part::weight(Outputs::all(name, outputs), patch)], bias)
     }
 
     /// A linear layer of tensors that need work before they are one: weight [outputs, inputs], bias [outputs].
@@ -215,17 +224,16 @@ impl Weights {
         Ok(Linear::packed(Arc::new(packed), bias))
     }
 
-    /// The tensors (name, [outputs, inputs...]) one below the other. On the CPU they go straight from the mapped file into the
-    /// kernels' layout.
-    fn linear_from(&self, parts: &[(&str, Vec<usize>)], bias: Option<Tensor>) -> Result<Linear, NnError> {
-        let inputs = parts.first().map_or(0, |(_, shape)| shape[1..].iter().product());
+    /// The parts one below the other. On the CPU they go straight from the mapped file into the kernels' layout.
+    fn linear_from(&self, parts: &[Part], bias: Option<Tensor>) -> Result<Linear, NnError> {
+        let inputs = parts.first().map_or(0, Part::inputs);
         let format = self.format(inputs);
         let linear = if self.device().is_cpu() {
             Linear::packed(Arc::new(self.packed(parts, inputs, format)?), bias)
         } else {
-            let weights = parts.iter().map(|(name, shape)| Ok(self.raw(name, shape)?.flatten_from(1)?));
+            let weights = parts.iter().map(|part| part.outputs.of(self.raw(&part.name, &part.shape)?.flatten_from(1)?));
             // The parts have the same inputs.
-            let importance = parts.first().map(|(name, _)| self.importance(&self.full(name), inputs, format)).transpose()?;
+            let importance = parts.first().map(|part| self.importance(&self.full(&part.name), inputs, format)).transpose()?;
             let weight = join(weights.collect::<Result<_, NnError>>()?)?;
             Linear::elsewhere(weight, bias, format, importance.flatten().as_deref())?
         };
@@ -238,15 +246,19 @@ impl Weights {
         (self.settings.progress)(self.checkpoint.bytes_taken(), self.checkpoint.bytes());
     }
 
-    fn packed(&self, parts: &[(&str, Vec<usize>)], inputs: usize, format: Format) -> Result<Packed, NnError> {
-        let outputs = parts.iter().map(|(_, shape)| shape[0]).sum();
+    fn packed(&self, parts: &[Part], inputs: usize, format: Format) -> Result<Packed, NnError> {
+        let outputs = parts.iter().flat_map(|part| part.outputs.runs()).map(|run| run.len()).sum();
         let mut packed = Packed::new((outputs, inputs), format);
         let mut done = 0;
-        for (name, shape) in parts {
-            let name = self.full(name);
+        for part in parts {
+            let name = self.full(&part.name);
             let importance = self.importance(&name, inputs, format)?;
-            self.checkpoint.numbers(&name, shape, |weight| packed.fill(done, weight, importance.as_deref()))?;
-            done += shape[0];
+            self.checkpoint.numbers(&name, &part.shape, |weight| {
+                for run in part.outputs.runs() {
+                    packed.fill(done, weight.part(run.start * inputs..run.end * inputs), importance.as_deref());
+                    done += run.len();
+                }
+            })?;
         }
         Ok(packed)
     }
@@ -259,9 +271,9 @@ impl Weights {
         Ok(found)
     }
 
-    fn watch(&self, parts: &[(&str, Vec<usize>)]) -> Option<Watch> {
+    fn watch(&self, parts: &[Part]) -> Option<Watch> {
         let observer = self.observer()?;
-        Some(observer.watch(parts.iter().map(|(name, _)| self.full(name)).collect()))
+        Some(observer.watch(parts.iter().map(|part| self.full(&part.name)).collect()))
     }
 
     /// Towers and routers stay dense, so nobody asks what they are given.
@@ -274,8 +286,8 @@ impl Weights {
     /// # Errors
     /// It is missing or shaped otherwise.
     pub fn tied_embedding(&self, name: &str, vocab: usize, width: usize) -> Result<(Embedding, Linear), NnError> {
+        let (format, parts) = (self.format(width), [Part::weight(Outputs::all(name, vocab), &[width])]);
         let name = format!("{name}.weight");
-        let (format, parts) = (self.format(width), [(name.as_str(), vec![vocab, width])]);
         if !self.device().is_cpu() {
             let table = self.raw(&name, &[vocab, width])?;
             let importance = self.importance(&self.full(&name), width, format)?;

@@ -1,4 +1,4 @@
-use nn::{DecoderConfig, Files, LayerConfig, Mixer, NormConfig, Norms, RopeConfig, RopeScaling, Scores};
+use nn::{DecoderConfig, Files, LayerConfig, NormConfig, Norms, RopeConfig, RopeScaling, Scores};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -116,7 +116,7 @@ impl Gemma3TextConfig {
     }
 
     fn adapt(&self, layer: &mut LayerConfig, kind: LayerType, norm: NormConfig) {
-        let Mixer::Attention(attention) = &mut layer.mixer;
+        let Some(attention) = layer.mixer.attention_mut() else { return };
         attention.qk_norm = Some(norm);
         let (rope, window) = match kind {
             LayerType::SlidingAttention => (SLIDING, Some(self.sliding_window)),

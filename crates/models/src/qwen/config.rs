@@ -14,9 +14,19 @@ pub struct Config<V> {
     pub vision_config: V,
 }
 
+/// Ids in whose places media go, where config.json is silent.
+#[derive(Debug, Clone, Copy)]
+pub struct MediaTokens {
+    pub image: u32,
+    pub video: u32,
+}
+
+/// Those up to Qwen3-VL.
+pub const TOKENS: MediaTokens = MediaTokens { image: 151_655, video: 151_656 };
+
 impl<V: DeserializeOwned> Config<V> {
-    /// Reads it over the defaults of the class, of which the tower's are given.
-    pub fn read(files: &Files, vision: Value) -> Result<Self, ModelError> {
-        read(files, CONFIG, json!({"image_token_id": 151655, "video_token_id": 151656, "vision_config": vision}))
+    /// Reads it over the defaults of the class; `vision` are the tower's.
+    pub fn read(files: &Files, tokens: MediaTokens, vision: Value) -> Result<Self, ModelError> {
+        read(files, CONFIG, json!({"image_token_id": tokens.image, "video_token_id": tokens.video, "vision_config": vision}))
     }
 }

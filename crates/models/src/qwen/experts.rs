@@ -1,4 +1,4 @@
-use nn::{Activation, Bias, Ffn, Files, LayerConfig, MoeConfig, RouterConfig, Scoring, Shares, Weighed};
+use nn::{Activation, Bias, Ffn, Files, LayerConfig, MoeConfig, RouterConfig, Scoring, SharedExpert, Shares, Weighed};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -15,6 +15,8 @@ pub struct Experts {
     /// Width inside.
     pub inner: usize,
     pub normalising: Normalising,
+    /// Width inside an expert that all tokens go to beside the chosen ones, if there is one.
+    pub shared: Option<usize>,
 }
 
 /// Whether shares of the chosen experts add up to one.
@@ -32,6 +34,7 @@ struct Keys {
     num_local_experts: Option<usize>,
     num_experts_per_tok: usize,
     moe_intermediate_size: usize,
+    shared_expert_intermediate_size: Option<usize>,
     norm_topk_prob: bool,
     decoder_sparse_step: usize,
     mlp_only_layers: Vec<usize>,
@@ -44,7 +47,8 @@ impl Experts {
             files,
             json!({
                 "num_experts": self.experts, "num_experts_per_tok": self.chosen, "moe_intermediate_size": self.inner,
-                "norm_topk_prob": false, "decoder_sparse_step": 1, "mlp_only_layers": [],
+                "shared_expert_intermediate_size": self.shared, "norm_topk_prob": false, "decoder_sparse_step": 1,
+                "mlp_only_layers": [],
             }),
         )?;
         let (experts, chosen) = (keys.num_local_experts.unwrap_or(keys.num_experts), keys.num_experts_per_tok);
@@ -55,6 +59,8 @@ impl Experts {
         require(some, files, CONFIG, "num_experts_per_tok must be positive and at most num_experts")?;
         let sizes = keys.moe_intermediate_size > 0 && keys.decoder_sparse_step > 0;
         require(sizes, files, CONFIG, "moe_intermediate_size and decoder_sparse_step must be positive")?;
+        let shared = self.shared.and(keys.shared_expert_intermediate_size);
+        require(shared != Some(0), files, CONFIG, "shared_expert_intermediate_size must be positive")?;
         let normalised = keys.norm_topk_prob || self.normalising == Normalising::Always;
         let moe = MoeConfig {
             experts,
@@ -68,7 +74,7 @@ impl Experts {
                 correction: Bias::Absent,
             },
             weighed: Weighed::Results,
-            shared: None,
+            shared: shared.map(SharedExpert::Gated),
         };
         for (i, layer) in layers.iter_mut().enumerate() {
             if !keys.mlp_only_layers.contains(&i) && (i + 1).is_multiple_of(keys.decoder_sparse_step) {

@@ -8,6 +8,7 @@
 mod config;
 mod experts;
 mod grid;
+mod hybrid;
 mod model;
 mod patches;
 mod positions;
@@ -15,7 +16,7 @@ mod processor;
 mod text;
 mod tower;
 
-pub use config::Config;
+pub use config::{Config, MediaTokens, TOKENS};
 pub use experts::{Experts, Normalising};
 pub use model::load;
 pub use patches::PatchDefaults;

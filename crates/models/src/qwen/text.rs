@@ -1,9 +1,10 @@
-use nn::{DecoderConfig, Files, Mixer, NormConfig};
+use nn::{DecoderConfig, Ffn, Files, LayerConfig, NormConfig};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::experts::Experts;
+use super::hybrid;
 use crate::ModelError;
 use crate::config::{CONFIG, TextConfig, head, read, read_part, require};
 
@@ -17,13 +18,15 @@ pub struct Text {
     pub rope_theta: f64,
 }
 
-/// How queries and keys are made.
+/// How tokens are mixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
     /// With biases.
     Qwen2,
     /// Without, each head normed; heads need not share the hidden width among them.
     Qwen3,
+    /// The same with a gate on the result, where it is not a gated delta net that mixes tokens. All norms hold what differs from one.
+    Qwen35,
 }
 
 /// What works on each token.
@@ -61,9 +64,18 @@ impl Text {
     /// Reads the language model's keys. They stand at the top of config.json, or in `text_config` since transformers 4.52.
     pub fn decoder(&self, files: &Files) -> Result<DecoderConfig, ModelError> {
         let mut defaults = json!({"hidden_act": "silu", "rms_norm_eps": self.rms_norm_eps, "rope_theta": self.rope_theta});
-        // With experts, the class has none.
-        if self.line == Line::Qwen3 && self.feed == Feed::Gated {
-            defaults["head_dim"] = 128.into();
+        match self.line {
+            // With experts, the class has none.
+            Line::Qwen3 if self.feed == Feed::Gated => defaults["head_dim"] = 128.into(),
+            Line::Qwen2 | Line::Qwen3 => {}
+            Line::Qwen35 => {
+                defaults["head_dim"] = 256.into();
+                defaults["partial_rotary_factor"] = 0.25.into();
+            }
+        }
+        // A class with experts in all layers has no such key.
+        if self.line == Line::Qwen35 && self.feed != Feed::Gated {
+            defaults["intermediate_size"] = 0.into();
         }
         let text: TextConfig = part(files, defaults)?;
         let extra: Extra = part(
@@ -76,21 +88,28 @@ impl Text {
         let whole: Value = files.required_json(CONFIG)?;
         let tied = extra.tie_word_embeddings || whole["tie_word_embeddings"] == true;
         let mut decoder = text.decoder(files, head(tied))?;
-        let norm = NormConfig::Rms { eps: text.rms_norm_eps };
+        let eps = text.rms_norm_eps;
+        let norm = if self.line == Line::Qwen35 { NormConfig::RmsPlusOne { eps } } else { NormConfig::Rms { eps } };
+        decoder.norm = norm;
         require(!extra.attention_bias, files, CONFIG, "attention_bias is not supported")?;
         let window = extra.sliding_window.filter(|_| extra.use_sliding_window);
         require(window != Some(0), files, CONFIG, "sliding_window must be positive")?;
         for (i, layer) in decoder.layers.iter_mut().enumerate() {
-            let Mixer::Attention(attention) = &mut layer.mixer;
+            let Some(attention) = layer.mixer.attention_mut() else { continue };
             match self.line {
                 Line::Qwen2 => attention.qkv_bias = true,
-                Line::Qwen3 => attention.qk_norm = Some(norm),
+                Line::Qwen3 | Line::Qwen35 => attention.qk_norm = Some(norm),
             }
             attention.scores.window = window.filter(|_| i >= extra.max_window_layers || self.feed != Feed::Gated);
+        }
+        if self.line == Line::Qwen35 {
+            hybrid::put_in(files, &mut decoder.layers, eps)?;
         }
         if let Feed::Experts(experts) = self.feed {
             experts.put_in(files, &mut decoder.layers, text.activation())?;
         }
+        let dense = |layer: &LayerConfig| matches!(layer.ffn, Ffn::Gated { inner: 0, .. });
+        require(!decoder.layers.iter().any(dense), files, CONFIG, "intermediate_size must be positive")?;
         let sections = self.axes.sections(text.rope().mrope_section, decoder.ropes[0].width / 2);
         let refused = || ModelError::Config {
             file: files.label(CONFIG),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::ModelError;
 use crate::config::{CONFIG, require};
-use crate::qwen::{Config, MLP_MERGER, Places, TowerConfig};
+use crate::qwen::{Config, MLP_MERGER, Places, TOKENS, TowerConfig};
 
 /// The tower.
 #[derive(Debug, Deserialize)]
@@ -31,7 +31,7 @@ pub fn read(files: &Files) -> Result<(Config<VisionConfig>, TowerConfig), ModelE
         "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112,
         "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 4,
     });
-    let config = Config::<VisionConfig>::read(files, vision)?;
+    let config = Config::<VisionConfig>::read(files, TOKENS, vision)?;
     let tokens = config.vision_config.tokens_per_second;
     require(tokens.is_finite() && tokens >= 0.0, files, CONFIG, "vision_config.tokens_per_second must not be negative")?;
     let tower = config.vision_config.tower();

@@ -3,7 +3,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::ModelError;
-use crate::qwen::{Axes, Config, Feed, Line, MLP_MERGER, Places, Text, TowerConfig};
+use crate::qwen::{Axes, Config, Feed, Line, MLP_MERGER, Places, TOKENS, Text, TowerConfig};
 
 /// The language model.
 pub const TEXT: Text =
@@ -33,7 +33,7 @@ pub fn read(files: &Files) -> Result<(Config<VisionConfig>, TowerConfig), ModelE
         "depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4.0, "hidden_act": "quick_gelu",
         "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2,
     });
-    let config = Config::<VisionConfig>::read(files, vision)?;
+    let config = Config::<VisionConfig>::read(files, TOKENS, vision)?;
     let tower = config.vision_config.tower();
     tower.check(files)?;
     Ok((config, tower))

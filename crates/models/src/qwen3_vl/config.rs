@@ -4,22 +4,29 @@ use serde_json::json;
 
 use crate::ModelError;
 use crate::config::{CONFIG, require};
-use crate::qwen::{Axes, Config, Experts, Feed, LINEAR_MERGER, Line, Normalising, Places, Text, TowerConfig};
+use crate::qwen::{Axes, Config, Experts, Feed, LINEAR_MERGER, Line, MediaTokens, Normalising, Places, Text, TowerConfig};
 
 /// The language model.
 pub const TEXT: Text =
     Text { line: Line::Qwen3, feed: Feed::Gated, axes: Axes::Interleaved([24, 20, 20]), rms_norm_eps: 1e-6, rope_theta: 5e5 };
 
 /// The same with experts.
-pub const TEXT_MOE: Text =
-    Text { feed: Feed::Experts(Experts { experts: 60, chosen: 4, inner: 1408, normalising: Normalising::Always }), ..TEXT };
+pub const TEXT_MOE: Text = Text {
+    feed: Feed::Experts(Experts { experts: 60, chosen: 4, inner: 1408, normalising: Normalising::Always, shared: None }),
+    ..TEXT
+};
 
 /// The same without a tower.
 pub const WORDS: Text = Text { axes: Axes::Time, rope_theta: 1e4, ..TEXT };
 
 /// The same without a tower and with experts.
-pub const WORDS_MOE: Text =
-    Text { feed: Feed::Experts(Experts { experts: 128, chosen: 8, inner: 768, normalising: Normalising::Configured }), ..WORDS };
+pub const WORDS_MOE: Text = Text {
+    feed: Feed::Experts(Experts { experts: 128, chosen: 8, inner: 768, normalising: Normalising::Configured, shared: None }),
+    ..WORDS
+};
+
+/// Blocks of the tower that hand over.
+pub const TAPPED: &[usize] = &[8, 16, 24];
 
 /// The tower.
 #[derive(Debug, Deserialize)]
@@ -37,14 +44,14 @@ pub struct VisionConfig {
     deepstack_visual_indexes: Vec<usize>,
 }
 
-/// config.json, and the tower that it describes.
-pub fn read(files: &Files) -> Result<(Config<VisionConfig>, TowerConfig), ModelError> {
+/// config.json, and the tower that it describes; the class says which blocks hand over.
+pub fn read(files: &Files, tokens: MediaTokens, tapped: &[usize]) -> Result<(Config<VisionConfig>, TowerConfig), ModelError> {
     let vision = json!({
         "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "hidden_act": "gelu_pytorch_tanh",
         "in_channels": 3, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304,
-        "deepstack_visual_indexes": [8, 16, 24],
+        "deepstack_visual_indexes": tapped,
     });
-    let config = Config::<VisionConfig>::read(files, vision)?;
+    let config = Config::<VisionConfig>::read(files, tokens, vision)?;
     let v = &config.vision_config;
     let square = v.num_position_embeddings > 0 && v.num_position_embeddings.isqrt().pow(2) == v.num_position_embeddings;
     require(square, files, CONFIG, "vision_config.num_position_embeddings must be a square number")?;

@@ -14,6 +14,9 @@ mod config;
 mod model;
 mod processor;
 
+pub use config::{decoder, read};
+pub use processor::VIDEOS;
+
 use nn::MediaKind::{Image, Video};
 
 use crate::{Family, text_only};

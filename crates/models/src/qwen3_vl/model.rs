@@ -1,7 +1,7 @@
 use nn::{Files, Model, Weights};
 
-use super::config::{TEXT, TEXT_MOE, WORDS, WORDS_MOE, decoder, read};
-use crate::qwen::Text;
+use super::config::{TAPPED, TEXT, TEXT_MOE, WORDS, WORDS_MOE, decoder, read};
+use crate::qwen::{TOKENS, Text};
 use crate::{ModelError, qwen, text_only};
 
 pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
@@ -13,7 +13,7 @@ pub fn load_moe(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError
 }
 
 fn with_tower(text: Text, files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
-    let (_, tower) = read(files)?;
+    let (_, tower) = read(files, TOKENS, TAPPED)?;
     qwen::load(&tower, &decoder(files, text, &tower)?, w)
 }
 

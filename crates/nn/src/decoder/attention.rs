@@ -1,17 +1,17 @@
 use candle_core::Tensor;
 
-use super::config::AttentionConfig;
+use super::config::{AttentionConfig, OutputGate};
 use super::step::Step;
 use crate::linear::Linear;
 use crate::norm::Norm;
-use crate::weights::{Bias, Weights};
-use crate::{Cache, NnError, Qkv};
+use crate::weights::{Bias, Outputs, Weights};
+use crate::{Activation, Cache, NnError, Qkv};
 
 /// Self-attention over the paged cache.
 #[derive(Debug)]
 pub struct Attention {
     config: AttentionConfig,
-    qkv: Linear, // [(heads + 2 * kv_heads) * head_dim, hidden]
+    qkv: Linear, // [(heads + 2 * kv_heads) * head_dim, hidden], and behind these a gate for each query
     out: Linear, // [hidden, heads * head_dim]
     q_norm: Option<Norm>,
     k_norm: Option<Norm>,
@@ -21,8 +21,16 @@ impl Attention {
     pub fn load(config: &AttentionConfig, hidden: usize, w: &Weights) -> Result<Self, NnError> {
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let head_norm = |name| config.qk_norm.map(|norm| w.norm(name, config.head_dim, norm)).transpose();
+        let all = Outputs::all;
+        let parts = match config.gate {
+            OutputGate::Absent => vec![all("q_proj", q), all("k_proj", kv), all("v_proj", kv)],
+            OutputGate::Sigmoid => {
+                let [queries, gates] = Outputs::halves("q_proj", 2 * q, config.head_dim);
+                vec![queries, all("k_proj", kv), all("v_proj", kv), gates]
+            }
+        };
         Ok(Self {
-            qkv: w.stacked(&[("q_proj", q), ("k_proj", kv), ("v_proj", kv)], hidden, Bias::when(config.qkv_bias))?,
+            qkv: w.stacked_outputs(&parts, hidden, Bias::when(config.qkv_bias))?,
             out: w.linear("o_proj", q, hidden, Bias::Absent)?,
             q_norm: head_norm("q_norm")?,
             k_norm: head_norm("k_norm")?,
@@ -42,7 +50,11 @@ impl Attention {
             x = rope.turn(x, qkv.queries(), self.q_norm.as_ref())?;
             x = rope.turn(x, qkv.keys(), self.k_norm.as_ref())?;
         }
-        cache.layer(layer).attend(&x, qkv, step, scores)
+        let y = cache.layer(layer).attend(&x, qkv, step, scores)?;
+        match self.config.gate {
+            OutputGate::Absent => Ok(y),
+            OutputGate::Sigmoid => Activation::Sigmoid.gate_columns(&x, qkv.stride(), &y),
+        }
     }
 
     /// The output projection.

@@ -49,6 +49,8 @@ pub struct LayerConfig {
 pub enum Mixer {
     /// Softmax attention over the cache.
     Attention(AttentionConfig),
+    /// Attention whose past is one matrix per head.
+    GatedDelta(GatedDeltaConfig),
 }
 
 /// Softmax attention with grouped heads.
@@ -68,6 +70,57 @@ pub struct AttentionConfig {
     pub rope: usize,
     /// Scale, cap and window of the scores.
     pub scores: Scores,
+    /// What the result is multiplied by.
+    pub gate: OutputGate,
+}
+
+/// What the result of attention is multiplied by, element by element (Qiu et al. 2025, arXiv:2505.06708).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputGate {
+    /// Nothing.
+    Absent,
+    /// σ of gates that `q_proj` makes as well: a query and its gates, head by head.
+    Sigmoid,
+}
+
+/// A gated delta net (Yang, Kautz and Hatamizadeh 2024, arXiv:2412.06464): short convolutions over queries, keys and values, the
+/// gated delta rule, a norm of each head, and a gate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GatedDeltaConfig {
+    /// Key heads, and query heads.
+    pub key_heads: usize,
+    /// Value heads; `value_heads / key_heads` neighbours share a key head.
+    pub value_heads: usize,
+    /// Elements of a key head.
+    pub key_dim: usize,
+    /// Elements of a value head.
+    pub value_dim: usize,
+    /// Tokens that a convolution looks at, the own one included.
+    pub taps: usize,
+    /// Of the RMS norm of each head's result, before the gate.
+    pub norm_eps: f64,
+}
+
+impl Mixer {
+    /// Softmax attention, if that is what it is.
+    pub fn attention_mut(&mut self) -> Option<&mut AttentionConfig> {
+        match self {
+            Self::Attention(attention) => Some(attention),
+            Self::GatedDelta(_) => None,
+        }
+    }
+}
+
+impl GatedDeltaConfig {
+    /// Channels of the convolution: queries, keys and values.
+    pub(crate) fn channels(&self) -> usize {
+        2 * self.key_heads * self.key_dim + self.values()
+    }
+
+    /// Elements of all value heads.
+    pub(crate) fn values(&self) -> usize {
+        self.value_heads * self.value_dim
+    }
 }
 
 /// What works on each token.

@@ -3,13 +3,15 @@
 mod attention;
 mod config;
 mod ffn;
+mod gated_delta;
+mod mixer;
 mod step;
 
-pub use config::{AttentionConfig, DecoderConfig, Ffn, Head, LayerConfig, Mixer, Norms};
+pub use config::{AttentionConfig, DecoderConfig, Ffn, GatedDeltaConfig, Head, LayerConfig, Mixer, Norms, OutputGate};
 
-use attention::Attention;
 use ffn::FeedForward;
 pub(crate) use ffn::Gated;
+use mixer::TokenMixer;
 pub(crate) use step::Step;
 
 use crate::linear::{Embedding, Linear};
@@ -32,7 +34,7 @@ pub struct Decoder {
 
 #[derive(Debug)]
 struct Layer {
-    mixer: Attention,
+    mixer: TokenMixer,
     ffn: FeedForward,
     norms: LayerNorms,
 }
@@ -139,6 +141,7 @@ impl LayerConfig {
     fn cache(&self) -> LayerCache {
         match &self.mixer {
             Mixer::Attention(a) => LayerCache::Kv { kv_heads: a.kv_heads, head_dim: a.head_dim, window: a.scores.window },
+            Mixer::GatedDelta(delta) => delta.cache(),
         }
     }
 }
@@ -147,9 +150,8 @@ impl Layer {
     fn load(config: &LayerConfig, decoder: &DecoderConfig, w: &Weights) -> Result<Self, NnError> {
         let hidden = decoder.hidden;
         let norm = |name| w.norm(name, hidden, decoder.norm);
-        let Mixer::Attention(attention) = &config.mixer;
         Ok(Self {
-            mixer: Attention::load(attention, hidden, &w.at("self_attn"))?,
+            mixer: TokenMixer::load(&config.mixer, hidden, w)?,
             ffn: FeedForward::load(&config.ffn, hidden, &w.at("mlp"))?,
             norms: match config.norms {
                 Norms::Pre => LayerNorms::Pre { mixer: norm("input_layernorm")?, ffn: norm("post_attention_layernorm")? },

@@ -1,12 +1,14 @@
-//! What a checkpoint's weights are called in a GGUF file. llama.cpp turns the outputs of some of them, but never the inputs.
+//! What a checkpoint's weights are called in a GGUF file. llama.cpp turns the outputs of some of them, and hardly ever the inputs.
 
-/// Parts of a layer; experts are rows of one tensor there.
-const OF_LAYER: [(&str, &str); 12] = [
+/// Parts of a layer; experts are rows of one tensor there. `linear_attn.out_proj` is missing: of that one llama.cpp does turn the inputs.
+const OF_LAYER: [(&str, &str); 14] = [
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
     ("self_attn.v_proj", "attn_v"),
     ("self_attn.qkv_proj", "attn_qkv"),
     ("self_attn.o_proj", "attn_output"),
+    ("linear_attn.in_proj_qkv", "attn_qkv"),
+    ("linear_attn.in_proj_z", "attn_gate"),
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),
     ("mlp.gate_up_proj", "ffn_up"),
@@ -65,6 +67,8 @@ mod tests {
             ("model.layers.1.self_attn.qkv_proj.weight", Some(("blk.1.attn_qkv.weight", None))),
             ("model.layers.1.mlp.gate_up_proj.weight", Some(("blk.1.ffn_up.weight", None))),
             ("model.layers.1.mlp.experts.17.down_proj.weight", Some(("blk.1.ffn_down_exps.weight", Some(17)))),
+            ("model.layers.2.linear_attn.in_proj_z.weight", Some(("blk.2.attn_gate.weight", None))),
+            ("model.layers.2.linear_attn.out_proj.weight", None),
             ("lm_head.weight", Some(("output.weight", None))),
             ("language_model.lm_head.weight", Some(("output.weight", None))),
             ("model.embed_tokens.weight", Some(("token_embd.weight", None))),
