@@ -9,6 +9,9 @@ use candle_core::{Device, Tensor};
 
 use crate::NnError;
 
+/// Numbers that are hashed together: enough for the hash's widest instructions.
+const HASHED_AT_ONCE: usize = 1 << 16;
+
 /// What a media item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MediaKind {
@@ -72,9 +75,11 @@ impl MediaInput {
             array.shape.iter().for_each(|n| {
                 hash.update(&(*n as u64).to_le_bytes());
             });
-            let mut bytes = Vec::with_capacity(array.data.len() * 4);
-            bytes.extend(array.data.iter().flat_map(|v| v.to_le_bytes()));
-            hash.update(&bytes);
+            // A clip's numbers are large: they are not copied whole.
+            for some in array.data.chunks(HASHED_AT_ONCE) {
+                let bytes: Vec<u8> = some.iter().flat_map(|v| v.to_le_bytes()).collect();
+                hash.update(&bytes);
+            }
         }
         Self { kind, rows, hash: hash.finalize().into(), arrays }
     }
