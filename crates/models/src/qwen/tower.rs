@@ -119,6 +119,7 @@ impl Tower {
         let last = states.pop().ok_or(NnError::Input("a grid of patches"))?;
         let mut rows = vec![self.merger.forward(&last)?];
         for (merger, state) in self.deepstack.iter().zip(&states) {
+            pause()?;
             rows.push(merger.forward(state)?);
         }
         order.back(Tensor::cat(&rows, 1)?)
