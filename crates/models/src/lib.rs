@@ -6,14 +6,15 @@
 //! Must never know: requests, batching, HTTP, how long a cache lives. A [`Processor`] is a pure function of pixels and samples.
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
-//! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `qwen` for that whole
-//! line, `siglip` for a tower, `text_only` for members without one.
+//! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
+//! tower and a decoder as one model, `qwen` for that whole line, `siglip` for a tower, `text_only` for members without one.
 
 mod config;
 mod error;
 mod family;
 mod gemma3;
 mod idefics3;
+mod joined;
 mod pixels;
 mod processor;
 mod prompt;

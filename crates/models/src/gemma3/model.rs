@@ -1,16 +1,9 @@
-use nn::{
-    Batch, Cache, CacheSpec, Decoder, Files, Linear, MediaInput, Model, NnError, Norm, NormConfig, Pause, Role, Tensor, Weights,
-    average_pool,
-};
+use nn::{Decoder, Files, Linear, MediaInput, Model, NnError, Norm, NormConfig, Pause, Role, Tensor, Weights, average_pool};
 
 use super::config::{Config, decoder};
 use crate::ModelError;
+use crate::joined::{Encode, Joined};
 use crate::siglip::Siglip;
-
-struct Gemma3 {
-    tower: Tower,
-    decoder: Decoder,
-}
 
 /// Views → rows: tower, average pooling, norm, projection.
 struct Tower {
@@ -23,7 +16,7 @@ struct Tower {
 pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
     let config = Config::read(files)?;
     let decoder = decoder(files)?;
-    Ok(Box::new(Gemma3 {
+    Ok(Box::new(Joined {
         tower: Tower::load(&config, decoder.hidden, w)?,
         decoder: Decoder::load(
             &decoder,
@@ -31,24 +24,6 @@ pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
             &w.at_any(&["language_model", ""]),
         )?,
     }))
-}
-
-impl Model for Gemma3 {
-    fn cache_spec(&self) -> &CacheSpec {
-        self.decoder.cache_spec()
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.decoder.vocab_size()
-    }
-
-    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
-        self.tower.forward(input, pause)
-    }
-
-    fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {
-        self.decoder.forward(self.decoder.embed(&batch.tokens, &batch.media)?, batch, cache)
-    }
 }
 
 impl Tower {
@@ -65,8 +40,10 @@ impl Tower {
             tokens_per_side: config.tokens_per_side(),
         })
     }
+}
 
-    fn forward(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
+impl Encode for Tower {
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
         let x = self.siglip.forward(input, input.rows / self.tokens_per_side.pow(2), pause)?;
         let x = average_pool(&x, self.tokens_per_side)?;
         self.projection.forward(&self.pooled_norm.forward(&x.flatten_to(1)?)?)

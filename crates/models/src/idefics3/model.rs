@@ -1,16 +1,9 @@
-use nn::{
-    Batch, Bias, Cache, CacheSpec, Decoder, Files, Linear, MediaInput, Model, NnError, Pause, Role, Tensor, Weights,
-    pixel_shuffle,
-};
+use nn::{Bias, Decoder, Files, Linear, MediaInput, Model, NnError, Pause, Role, Tensor, Weights, pixel_shuffle};
 
 use super::config::Config;
 use crate::ModelError;
+use crate::joined::{Encode, Joined};
 use crate::siglip::Siglip;
-
-struct Idefics3 {
-    tower: Tower,
-    decoder: Decoder,
-}
 
 /// Tiles → rows: tower, pixel shuffle, projection.
 struct Tower {
@@ -24,25 +17,7 @@ pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
     let config = Config::read(files)?;
     let decoder = config.decoder(files)?;
     let tower = Tower::load(&config, decoder.hidden, &w.at("model"))?;
-    Ok(Box::new(Idefics3 { tower, decoder: Decoder::load(&decoder, &w.at("model.text_model"), w)? }))
-}
-
-impl Model for Idefics3 {
-    fn cache_spec(&self) -> &CacheSpec {
-        self.decoder.cache_spec()
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.decoder.vocab_size()
-    }
-
-    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
-        self.tower.forward(input, pause)
-    }
-
-    fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {
-        self.decoder.forward(self.decoder.embed(&batch.tokens, &batch.media)?, batch, cache)
-    }
+    Ok(Box::new(Joined { tower, decoder: Decoder::load(&decoder, &w.at("model.text_model"), w)? }))
 }
 
 impl Tower {
@@ -56,8 +31,10 @@ impl Tower {
             rows_per_tile: config.rows_per_tile(),
         })
     }
+}
 
-    fn forward(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
+impl Encode for Tower {
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
         let x = self.siglip.forward(input, input.rows / self.rows_per_tile, pause)?;
         self.projection.forward(&pixel_shuffle(&x, self.scale)?.flatten_to(1)?)
     }

@@ -3,6 +3,7 @@ use nn::{Activation, Bias, Files, Linear, MediaInput, NnError, Norm, Pause, Role
 use super::grid::{Grid, array_names};
 use crate::ModelError;
 use crate::config::{CONFIG, require};
+use crate::joined::Encode;
 
 /// Pixels, frames or patches along a side of anything.
 const SIZE_MAX: usize = 256;
@@ -98,9 +99,11 @@ impl Tower {
             config: config.clone(),
         })
     }
+}
 
+impl Encode for Tower {
     /// An item's rows, [input.rows, hidden * (1 + tapped blocks)].
-    pub fn forward(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
         let TowerConfig { patch, merge, window, .. } = self.config;
         let grid = Grid::of(input);
         let shape = [grid.patches(), patch.iter().product()];
