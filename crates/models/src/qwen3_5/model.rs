@@ -2,24 +2,23 @@ use nn::{Files, Model, Weights};
 
 use super::config::{TAPPED, TEXT, TEXT_MOE, TOKENS};
 use crate::qwen::Text;
-use crate::qwen3_vl::{decoder, read};
-use crate::{ModelError, qwen, text_only};
+use crate::qwen3_vl::with_tower;
+use crate::{ModelError, text_only};
 
 /// Layers that guess the tokens after the next one, which are not used.
 const GUESSES: &str = "mtp.";
 
 pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
-    with_tower(TEXT, files, w)
+    seeing(TEXT, files, w)
 }
 
 pub fn load_moe(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
-    with_tower(TEXT_MOE, files, w)
+    seeing(TEXT_MOE, files, w)
 }
 
-fn with_tower(text: Text, files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
-    let (_, tower) = read(files, TOKENS, TAPPED)?;
+fn seeing(text: Text, files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
     w.skip(GUESSES);
-    qwen::load(&tower, &decoder(files, text, &tower)?, w)
+    with_tower(text, (TOKENS, TAPPED), files, w)
 }
 
 pub fn load_text(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {

@@ -14,7 +14,8 @@ mod config;
 mod model;
 mod processor;
 
-pub use config::{decoder, read};
+pub use config::read;
+pub use model::with_tower;
 pub use processor::VIDEOS;
 
 use nn::MediaKind::{Image, Video};
