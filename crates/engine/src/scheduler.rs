@@ -130,7 +130,7 @@ impl Scheduler {
     }
 
     /// Takes in those that wait, in their order, as far as there is room.
-    pub fn admit(&mut self, counters: &Counters) {
+    fn admit(&mut self, counters: &Counters) {
         let mut next = 0;
         // Those far behind are not looked at: their turn is not now.
         while next < self.waiting.len().min(self.sequences_max) && self.running.len() < self.sequences_max {

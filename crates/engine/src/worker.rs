@@ -101,7 +101,6 @@ impl Rest {
                 None => self.open = false,
             }
         }
-        self.receive();
     }
 
     /// Takes in what has arrived.
@@ -115,10 +114,9 @@ impl Rest {
         }
     }
 
-    /// The next media item to encode, after those that were encoded before have found their places.
+    /// The next media item to encode for those that run, after those that were encoded before have found their places.
     fn next_job(&mut self) -> Option<Job> {
         self.scheduler.sweep();
-        self.scheduler.admit(&self.runner.counters);
         while let Some((id, item)) = self.scheduler.unencoded() {
             let sequence = self.scheduler.find(id)?;
             let input = sequence.prompt.media[item].input.clone();
