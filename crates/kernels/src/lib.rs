@@ -39,6 +39,7 @@ pub mod reduce;
 pub mod rope;
 mod share;
 pub mod softmax;
+mod sparsity;
 mod state;
 
 use std::sync::OnceLock;
@@ -55,6 +56,7 @@ pub use memory::Memory;
 pub use pool::Pool;
 pub use product::{Out, Routes, Source};
 pub use quantised::QuantisedMatrix;
+pub use sparsity::above;
 pub use state::StateSpan;
 
 /// What operations run on.

@@ -1,8 +1,8 @@
 //! What the configurations of many families have in common, by Hugging Face names.
 
 use nn::{
-    Activation, AttentionConfig, DecoderConfig, Ffn, Files, Head, LayerConfig, Mixer, NormConfig, Norms, OutputGate, RopeConfig,
-    RopeScaling, Scores,
+    Activation, AttentionConfig, DecoderConfig, Ffn, Files, GatedConfig, Head, KvSource, LayerConfig, Mixer, NormConfig, Norms,
+    OutputGate, RopeConfig, RopeScaling, Scores,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -167,11 +167,13 @@ impl TextConfig {
                 head_dim,
                 qkv_bias: false,
                 qk_norm: None,
+                v_norm: None,
+                kv: KvSource::Own,
                 rope: 0,
                 scores: Scores { scale: (head_dim as f64).powf(-0.5), softcap: None, window: None },
                 gate: OutputGate::Absent,
             }),
-            ffn: Ffn::Gated { inner: self.intermediate_size, activation },
+            ffn: Ffn::Gated(GatedConfig::new(self.intermediate_size, activation)),
             norms: Norms::Pre,
         };
         Ok(DecoderConfig {
@@ -182,6 +184,8 @@ impl TextConfig {
             norm: NormConfig::Rms { eps: self.rms_norm_eps },
             ropes: vec![RopeConfig { width: self.rotary_width(files)?, theta, scaling, sections: Vec::new() }],
             head,
+            logit_softcap: None,
+            per_layer: None,
             deepstack: 0,
         })
     }

@@ -70,13 +70,6 @@ impl Qkv {
     pub fn width(self) -> usize {
         self.heads * self.head_dim
     }
-
-    /// Queries, keys and values apart, [rows, heads, head_dim] each. What stands behind them is left out.
-    pub(crate) fn split(self, x: &Tensor) -> Result<[Tensor; 3], NnError> {
-        let x = x.narrow(1, 0, self.stride())?.reshape((x.dim(0)?, self.heads + 2 * self.kv_heads, self.head_dim))?;
-        let part = |heads: HeadRange| x.narrow(1, heads.first, heads.count);
-        Ok([part(self.queries())?, part(self.keys())?, part(self.values())?])
-    }
 }
 
 /// Attention among the rows of each segment and nobody else (a picture's patches, say): x is laid out as `qkv` says, and the
@@ -98,7 +91,7 @@ pub fn attention_within(x: &Tensor, qkv: Qkv, lengths: &[usize], scores: Scores,
             })
         })?;
     }
-    let [q, k, v] = qkv.split(x)?;
+    let [q, k, v] = [qkv.queries().take(x)?, qkv.keys().take(x)?, qkv.values().take(x)?];
     let mut done = 0;
     let mut parts = Vec::with_capacity(lengths.len());
     for &rows in lengths {

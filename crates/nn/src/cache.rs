@@ -7,7 +7,7 @@ use kernels::{KvCache, KvFormat, KvShape, KvSpan, Past};
 
 use crate::attention::attention_elsewhere;
 use crate::decoder::Step;
-use crate::{NnError, Qkv, Scores, Span, host};
+use crate::{HeadRange, NnError, Qkv, Scores, Span, host};
 
 /// What one layer keeps per sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,34 +239,56 @@ pub(crate) struct CachedLayer<'a> {
 }
 
 impl CachedLayer<'_> {
-    /// Appends the keys and values of all rows of x, which is laid out as `qkv` says, and lets the queries look at what is
-    /// there then: [rows, heads * head_dim].
-    pub fn attend(self, x: &Tensor, qkv: Qkv, step: &Step, scores: Scores) -> Result<Tensor, NnError> {
-        let Self { layer, group, block_size } = self;
-        match layer {
+    /// Appends the keys and values of all rows of x, which is laid out as `qkv` says.
+    pub fn append(&mut self, x: &Tensor, qkv: Qkv, step: &Step) -> Result<(), NnError> {
+        let spans = &step.batch.spans;
+        match &mut self.layer {
+            Layer::Here(kv) => {
+                let stride = x.dim(1)?;
+                let spans: Vec<KvSpan> = spans.iter().map(|span| span.kernel(self.group)).collect();
+                host::read(x, |x| {
+                    let [k, v] = [qkv.keys(), qkv.values()].map(|heads| heads.of(x, stride));
+                    kv.append(host::cpu(), k, v, &spans);
+                })
+            }
+            Layer::Elsewhere(keys, values) => {
+                let new = [qkv.keys(), qkv.values()].map(|heads| heads.take(x));
+                for (cached, new) in [&*keys, &*values].into_iter().zip(new) {
+                    let new = new?;
+                    for span in spans {
+                        let rows = new.narrow(0, span.rows.start, span.rows.len())?;
+                        write(cached, &rows, &runs(span, self.group, span.start, self.block_size))?;
+                    }
+                }
+                Ok(())
+            }
+            Layer::States { .. } => Err(NnError::Input("a layer with keys and values")),
+        }
+    }
+
+    /// Lets some heads of all rows of x look at what is there: [rows, heads * head_dim].
+    pub fn look(&self, x: &Tensor, queries: HeadRange, step: &Step, scores: Scores) -> Result<Tensor, NnError> {
+        let spans = &step.batch.spans;
+        match &self.layer {
             Layer::Here(kv) => {
                 let (rows, stride) = x.dims2()?;
+                let spans: Vec<KvSpan> = spans.iter().map(|span| span.kernel(self.group)).collect();
                 host::read(x, |x| {
-                    let [q, k, v] = [qkv.queries(), qkv.keys(), qkv.values()].map(|heads| heads.of(x, stride));
-                    let spans: Vec<KvSpan> = step.batch.spans.iter().map(|span| span.kernel(group)).collect();
-                    kv.append(host::cpu(), k, v, &spans);
                     let past = Past { kv, spans: &spans };
-                    host::make((rows, qkv.width()), |y| kernels::attention(host::cpu(), q, past, &scores.kernel(), y))
+                    host::make((rows, queries.count * queries.width), |y| {
+                        kernels::attention(host::cpu(), queries.of(x, stride), past, &scores.kernel(), y);
+                    })
                 })?
             }
             Layer::Elsewhere(keys, values) => {
-                let [q, k, v] = qkv.split(x)?;
-                let mut parts = Vec::with_capacity(step.batch.spans.len());
-                for (i, span) in step.batch.spans.iter().enumerate() {
-                    let rows = |x: &Tensor| x.narrow(0, span.rows.start, span.rows.len());
-                    let place =
-                        |cached: &Tensor, new: &Tensor| write(cached, &rows(new)?, &runs(span, group, span.start, block_size));
-                    place(keys, &k)?;
-                    place(values, &v)?;
+                let q = queries.take(x)?;
+                let mut parts = Vec::with_capacity(spans.len());
+                for (i, span) in spans.iter().enumerate() {
                     let view = step.view(i, scores.window)?;
-                    let seen = runs(span, group, view.from, block_size);
+                    let seen = runs(span, self.group, view.from, self.block_size);
                     let [k, v] = [gather(keys, &seen, q.dtype())?, gather(values, &seen, q.dtype())?];
-                    parts.push(attention_elsewhere(&rows(&q)?, &k, &v, view.mask.as_ref(), scores)?);
+                    let q = q.narrow(0, span.rows.start, span.rows.len())?;
+                    parts.push(attention_elsewhere(&q, &k, &v, view.mask.as_ref(), scores)?);
                 }
                 Ok(Tensor::cat(&parts, 0)?)
             }

@@ -33,7 +33,10 @@ pub use batch::{Batch, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
 pub use checkpoint::Checkpoint;
-pub use decoder::{AttentionConfig, Decoder, DecoderConfig, Ffn, GatedDeltaConfig, Head, LayerConfig, Mixer, Norms, OutputGate};
+pub use decoder::{
+    AttentionConfig, Decoder, DecoderConfig, FeedForward, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig,
+    Mixer, Norms, OutputGate, PerLayerConfig, PerLayerInput, PerLayerTable, Step, TokenMixer, Vocabulary,
+};
 pub use error::NnError;
 pub use files::Files;
 pub use host::kv_format;

@@ -1,6 +1,6 @@
 use candle_core::{D, Device, Tensor};
 
-use crate::{NnError, host};
+use crate::{HeadRange, NnError, host};
 
 /// Which norm, as configs name it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,11 +15,29 @@ pub enum NormConfig {
         /// Added to the mean square.
         eps: f64,
     },
+    /// x / rms(x): the checkpoint holds nothing.
+    RmsUnweighted {
+        /// Added to the mean square.
+        eps: f64,
+    },
     /// (x - mean) / std * w + b (Ba et al. 2016).
     Layer {
         /// Added to the variance.
         eps: f64,
     },
+}
+
+impl NormConfig {
+    /// The norm that makes of x what this one makes of x times a factor.
+    pub(crate) fn of_scaled(self, factor: f64) -> Self {
+        let less = |eps: f64| eps / (factor * factor);
+        match self {
+            Self::Rms { eps } => Self::Rms { eps: less(eps) },
+            Self::RmsPlusOne { eps } => Self::RmsPlusOne { eps: less(eps) },
+            Self::RmsUnweighted { eps } => Self::RmsUnweighted { eps: less(eps) },
+            Self::Layer { eps } => Self::Layer { eps: less(eps) },
+        }
+    }
 }
 
 /// A norm over the last dimension.
@@ -74,6 +92,23 @@ impl Norm {
                 Ok(normed.broadcast_mul(weight)?.broadcast_add(bias)?)
             }
         }
+    }
+
+    /// Norms some heads of x, [rows, any number of heads * width], each on its own; the others stay as they are. Takes the tensor's
+    /// place where it can, so nobody else may hold it.
+    ///
+    /// # Errors
+    /// The norm is for heads of another width, or the device failed.
+    pub fn heads(&self, x: Tensor, heads: HeadRange) -> Result<Tensor, NnError> {
+        if !host::here(&x) {
+            return heads.change(&x, |mine| self.forward(mine));
+        }
+        let (rows, stride) = x.dims2()?;
+        let places = kernels::HeadLayout { rows, count: heads.count, width: heads.width, row_stride: stride };
+        self.with_kernel(|norm| {
+            host::change(&x, |x| kernels::norm::norm_heads(host::cpu(), norm, &mut x[heads.start()..], places))
+        })??;
+        Ok(x)
     }
 
     /// Hands out the norm as the kernels know it.

@@ -112,9 +112,26 @@ pub struct HeadRange {
 }
 
 impl HeadRange {
+    /// x [rows, any number of heads * width] with these heads [rows, count, width] changed by `work`, on any device.
+    pub(crate) fn change(self, x: &Tensor, work: impl FnOnce(&Tensor) -> Result<Tensor, NnError>) -> Result<Tensor, NnError> {
+        let Self { first, count, width } = self;
+        let (rows, stride) = x.dims2()?;
+        let x = x.reshape((rows, stride / width, width))?;
+        let mine = work(&x.narrow(1, first, count)?.contiguous()?)?;
+        let behind = first + count;
+        let parts = [x.narrow(1, 0, first)?, mine, x.narrow(1, behind, stride / width - behind)?];
+        Ok(Tensor::cat(&parts, 1)?.reshape((rows, stride))?)
+    }
+
     /// Elements of a row before the first head.
-    fn start(self) -> usize {
+    pub(crate) fn start(self) -> usize {
         self.first * self.width
+    }
+
+    /// These heads of x [rows, stride]: [rows, count, width].
+    pub(crate) fn take(self, x: &Tensor) -> Result<Tensor, NnError> {
+        let rows = x.dim(0)?;
+        Ok(x.narrow(1, self.start(), self.count * self.width)?.reshape((rows, self.count, self.width))?)
     }
 
     /// The heads of `x` as the kernels take them; `x` has rows of `stride`.
@@ -158,15 +175,10 @@ impl RopeTable {
     }
 
     fn turn_elsewhere(&self, x: &Tensor, heads: HeadRange, norm: Option<&Norm>) -> Result<Tensor, NnError> {
-        let HeadRange { first, count, width } = heads;
-        let (rows, stride) = x.dims2()?;
-        let x = x.reshape((rows, stride / width, width))?;
-        let mine = x.narrow(1, first, count)?.contiguous()?;
-        let mine = norm.map_or(Ok(mine.clone()), |norm| norm.forward(&mine))?;
-        let mine = self.turn_heads(&mine)?;
-        let behind = first + count;
-        let parts = [x.narrow(1, 0, first)?, mine, x.narrow(1, behind, stride / width - behind)?];
-        Ok(Tensor::cat(&parts, 1)?.reshape((rows, stride))?)
+        heads.change(x, |mine| match norm {
+            Some(norm) => self.turn_heads(&norm.forward(mine)?),
+            None => self.turn_heads(mine),
+        })
     }
 
     /// x [rows, heads, head_dim] → the same shape.

@@ -174,6 +174,41 @@ impl Weights {
         self.stacked(&[(name, outputs)], inputs, bias)
     }
 
+    /// A linear layer that takes the first `taken` of the `stored` inputs that `name.weight` [outputs, stored] has, without bias.
+    ///
+    /// # Errors
+    /// The tensor is missing or shaped otherwise.
+    pub fn linear_of_first(&self, name: &str, (taken, stored): (usize, usize), outputs: usize) -> Result<Linear, NnError> {
+        /// Rows that are cut together.
+        const ROWS: usize = 256;
+        if taken == stored {
+            return self.linear(name, stored, outputs, Bias::Absent);
+        }
+        let part = Part::weight(Outputs::all(name, outputs), &[stored]);
+        let (full, format) = (self.full(&part.name), self.format(taken));
+        let importance = self.importance(&full, taken, format)?;
+        let linear = if self.device().is_cpu() {
+            let mut packed = Packed::new((outputs, taken), format);
+            self.checkpoint.numbers(&full, &part.shape, |weight| {
+                let mut cut = vec![0.0; ROWS.min(outputs) * taken];
+                for first in (0..outputs).step_by(ROWS) {
+                    let rows = first..outputs.min(first + ROWS);
+                    let cut = &mut cut[..rows.len() * taken];
+                    for (row, into) in rows.zip(cut.chunks_exact_mut(taken.max(1))) {
+                        weight.widen(row * stored..row * stored + taken, into);
+                    }
+                    packed.fill(first, Source::F32(cut), importance.as_deref());
+                }
+            })?;
+            Linear::packed(Arc::new(packed), None)
+        } else {
+            let weight = self.raw(&part.name, &part.shape)?.narrow(1, 0, taken)?.contiguous()?;
+            Linear::elsewhere(weight, None, format, importance.as_deref())?
+        };
+        self.tell();
+        Ok(linear.watched(self.watch(&[part])))
+    }
+
     /// Several linear layers that read the same input, as one: the outputs of (name, outputs) follow each other.
     ///
     /// # Errors
@@ -327,9 +362,12 @@ impl Weights {
     /// # Errors
     /// A tensor is missing or shaped otherwise.
     pub fn norm(&self, name: &str, width: usize, config: NormConfig) -> Result<Norm, NnError> {
-        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
+        let weight = match config {
+            NormConfig::RmsUnweighted { .. } => Tensor::ones(width, DType::F32, self.device())?,
+            _ => self.tensor(&format!("{name}.weight"), &[width])?,
+        };
         Ok(match config {
-            NormConfig::Rms { eps } => Norm::Rms { weight, eps },
+            NormConfig::Rms { eps } | NormConfig::RmsUnweighted { eps } => Norm::Rms { weight, eps },
             NormConfig::RmsPlusOne { eps } => Norm::Rms { weight: (weight + 1.0)?, eps },
             NormConfig::Layer { eps } => Norm::Layer { weight, bias: self.tensor(&format!("{name}.bias"), &[width])?, eps },
         })

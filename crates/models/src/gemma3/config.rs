@@ -1,9 +1,10 @@
-use nn::{DecoderConfig, Files, LayerConfig, NormConfig, Norms, RopeConfig, RopeScaling, Scores};
+use nn::{DecoderConfig, Files, LayerConfig, NormConfig, Norms, Scores};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::ModelError;
-use crate::config::{CONFIG, PREPROCESSOR, RopeScalingConfig, TextConfig, head, read, read_part, require};
+use crate::config::{CONFIG, PREPROCESSOR, TextConfig, head, read, read_part, require};
+use crate::gemma::{LayerType, RopeParameters, ropes};
 use crate::pixels::{PixelDefaults, Size};
 use crate::siglip::SiglipConfig;
 
@@ -30,20 +31,6 @@ struct Gemma3TextConfig {
     tie_word_embeddings: bool,
 }
 
-/// `rope_parameters`, by type of layer.
-#[derive(Debug, Deserialize)]
-struct RopeParameters {
-    full_attention: Option<RopeScalingConfig>,
-    sliding_attention: Option<RopeScalingConfig>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum LayerType {
-    SlidingAttention,
-    FullAttention,
-}
-
 /// preprocessor_config.json.
 #[derive(Debug, Deserialize)]
 pub struct ProcessorConfig {
@@ -53,9 +40,6 @@ pub struct ProcessorConfig {
     pub pan_and_scan_max_num_crops: usize,
     pub pan_and_scan_min_ratio_to_activate: f64,
 }
-
-const SLIDING: usize = 0;
-const FULL: usize = 1;
 
 impl Config {
     pub fn read(files: &Files) -> Result<Self, ModelError> {
@@ -92,7 +76,8 @@ pub fn decoder(files: &Files) -> Result<DecoderConfig, ModelError> {
     let base: TextConfig = read_part(files, CONFIG, "text_config", defaults.clone())?;
     let own: Gemma3TextConfig = read_part(files, CONFIG, "text_config", defaults)?;
     require(own.query_pre_attn_scalar > 0.0, files, CONFIG, "text_config.query_pre_attn_scalar must be positive")?;
-    require(own.final_logit_softcapping.is_none(), files, CONFIG, "text_config.final_logit_softcapping is not supported")?;
+    let caps = own.final_logit_softcapping.is_none_or(|cap| cap.is_finite() && cap > 0.0);
+    require(caps, files, CONFIG, "text_config.final_logit_softcapping must be positive")?;
     let mut decoder = base.decoder(files, head(own.tie_word_embeddings))?;
     let types = own.layer_types(base.num_hidden_layers);
     require(types.len() == decoder.layers.len(), files, CONFIG, "text_config.layer_types must name every layer")?;
@@ -100,7 +85,8 @@ pub fn decoder(files: &Files) -> Result<DecoderConfig, ModelError> {
     for (layer, kind) in decoder.layers.iter_mut().zip(types) {
         own.adapt(layer, kind, norm);
     }
-    decoder.ropes = own.ropes(decoder.ropes.remove(0), files)?;
+    decoder.ropes = ropes(decoder.ropes.remove(0), own.rope_local_base_freq, own.rope_parameters.as_ref(), files)?;
+    decoder.logit_softcap = own.final_logit_softcapping;
     decoder.norm = norm;
     decoder.embedding_scale = (base.hidden_size as f64).sqrt();
     Ok(decoder)
@@ -108,40 +94,16 @@ pub fn decoder(files: &Files) -> Result<DecoderConfig, ModelError> {
 
 impl Gemma3TextConfig {
     fn layer_types(&self, layers: usize) -> Vec<LayerType> {
-        let by_pattern = |i: usize| match (i + 1) % self.sliding_window_pattern.max(1) {
-            0 => LayerType::FullAttention,
-            _ => LayerType::SlidingAttention,
-        };
-        self.layer_types.clone().unwrap_or_else(|| (0..layers).map(by_pattern).collect())
+        self.layer_types.clone().unwrap_or_else(|| LayerType::every(self.sliding_window_pattern, layers))
     }
 
     fn adapt(&self, layer: &mut LayerConfig, kind: LayerType, norm: NormConfig) {
         let Some(attention) = layer.mixer.attention_mut() else { return };
         attention.qk_norm = Some(norm);
-        let (rope, window) = match kind {
-            LayerType::SlidingAttention => (SLIDING, Some(self.sliding_window)),
-            LayerType::FullAttention => (FULL, None),
-        };
+        let (rope, window) = kind.reach(self.sliding_window);
         attention.rope = rope;
         attention.scores = Scores { scale: self.query_pre_attn_scalar.powf(-0.5), softcap: self.attn_logit_softcapping, window };
         layer.norms = Norms::Sandwich;
-    }
-
-    /// For sliding layers, then for global ones. `rope_scaling` is about global layers alone.
-    fn ropes(&self, full: RopeConfig, files: &Files) -> Result<Vec<RopeConfig>, ModelError> {
-        let sliding = RopeConfig { theta: self.rope_local_base_freq, scaling: RopeScaling::None, ..full.clone() };
-        let changed = |rope: RopeConfig, change: &Option<RopeScalingConfig>| match change {
-            Some(change) => Ok::<_, ModelError>(RopeConfig {
-                theta: change.rope_theta.unwrap_or(rope.theta),
-                scaling: change.scaling(files)?,
-                ..rope
-            }),
-            None => Ok(rope),
-        };
-        match &self.rope_parameters {
-            Some(by_type) => Ok(vec![changed(sliding, &by_type.sliding_attention)?, changed(full, &by_type.full_attention)?]),
-            None => Ok(vec![sliding, full]),
-        }
     }
 }
 

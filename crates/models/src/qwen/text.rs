@@ -1,4 +1,4 @@
-use nn::{DecoderConfig, Ffn, Files, LayerConfig, NormConfig};
+use nn::{DecoderConfig, Ffn, Files, GatedConfig, LayerConfig, NormConfig};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -108,7 +108,7 @@ impl Text {
         if let Feed::Experts(experts) = self.feed {
             experts.put_in(files, &mut decoder.layers, text.activation())?;
         }
-        let dense = |layer: &LayerConfig| matches!(layer.ffn, Ffn::Gated { inner: 0, .. });
+        let dense = |layer: &LayerConfig| matches!(layer.ffn, Ffn::Gated(GatedConfig { inner: 0, .. }));
         require(!decoder.layers.iter().any(dense), files, CONFIG, "intermediate_size must be positive")?;
         let sections = self.axes.sections(text.rope().mrope_section, decoder.ropes[0].width / 2);
         let refused = || ModelError::Config {

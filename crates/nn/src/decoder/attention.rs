@@ -1,9 +1,9 @@
 use candle_core::Tensor;
 
-use super::config::{AttentionConfig, OutputGate};
+use super::config::{AttentionConfig, KvSource, OutputGate};
 use super::step::Step;
 use crate::linear::Linear;
-use crate::norm::Norm;
+use crate::norm::{Norm, NormConfig};
 use crate::weights::{Bias, Outputs, Weights};
 use crate::{Activation, Cache, NnError, Qkv};
 
@@ -11,49 +11,76 @@ use crate::{Activation, Cache, NnError, Qkv};
 #[derive(Debug)]
 pub struct Attention {
     config: AttentionConfig,
-    qkv: Linear, // [(heads + 2 * kv_heads) * head_dim, hidden], and behind these a gate for each query
+    /// Queries, where they are its own also keys and values, and behind these a gate for each query: [.., hidden]
+    inputs: Linear,
     out: Linear, // [hidden, heads * head_dim]
     q_norm: Option<Norm>,
     k_norm: Option<Norm>,
+    v_norm: Option<Norm>,
 }
 
 impl Attention {
     pub fn load(config: &AttentionConfig, hidden: usize, w: &Weights) -> Result<Self, NnError> {
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let head_norm = |name| config.qk_norm.map(|norm| w.norm(name, config.head_dim, norm)).transpose();
+        let head_norm = |name, norm: Option<NormConfig>| norm.map(|norm| w.norm(name, config.head_dim, norm)).transpose();
         let all = Outputs::all;
-        let parts = match config.gate {
-            OutputGate::Absent => vec![all("q_proj", q), all("k_proj", kv), all("v_proj", kv)],
+        let (queries, gates) = match config.gate {
+            OutputGate::Absent => (all("q_proj", q), None),
             OutputGate::Sigmoid => {
                 let [queries, gates] = Outputs::halves("q_proj", 2 * q, config.head_dim);
-                vec![queries, all("k_proj", kv), all("v_proj", kv), gates]
+                (queries, Some(gates))
             }
         };
+        let (kv, [k_norm, v_norm]) = match config.kv {
+            KvSource::Own => (vec![all("k_proj", kv), all("v_proj", kv)], [config.qk_norm, config.v_norm]),
+            KvSource::Layer(_) => {
+                // Releases hold them all the same.
+                ["k_proj.", "v_proj.", "k_norm.", "v_norm."].iter().for_each(|unused| w.skip(unused));
+                (Vec::new(), [None; 2])
+            }
+        };
+        let parts: Vec<Outputs> = std::iter::once(queries).chain(kv).chain(gates).collect();
         Ok(Self {
-            qkv: w.stacked_outputs(&parts, hidden, Bias::when(config.qkv_bias))?,
+            inputs: w.stacked_outputs(&parts, hidden, Bias::when(config.qkv_bias))?,
             out: w.linear("o_proj", q, hidden, Bias::Absent)?,
-            q_norm: head_norm("q_norm")?,
-            k_norm: head_norm("k_norm")?,
+            q_norm: head_norm("q_norm", config.qk_norm)?,
+            k_norm: head_norm("k_norm", k_norm)?,
+            v_norm: head_norm("v_norm", v_norm)?,
             config: config.clone(),
         })
     }
 
-    /// [rows, hidden] → what the output projection takes, [rows, heads * head_dim]; appends to the layer's cache.
-    pub fn mix(&self, x: &Tensor, layer: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+    /// [rows, hidden] → what the output projection takes, [rows, heads * head_dim]. `place` is where its keys and values lie; where
+    /// they are its own, it appends to them.
+    pub fn mix(&self, x: &Tensor, place: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
         let AttentionConfig { heads, kv_heads, head_dim, rope, scores, .. } = self.config;
         let qkv = Qkv { heads, kv_heads, head_dim };
         let rope = step.rope(rope);
-        let mut x = self.qkv.forward(x)?;
-        if self.q_norm.is_none() && self.k_norm.is_none() {
-            x = rope.turn(x, qkv.turned(), None)?;
-        } else {
-            x = rope.turn(x, qkv.queries(), self.q_norm.as_ref())?;
-            x = rope.turn(x, qkv.keys(), self.k_norm.as_ref())?;
-        }
-        let y = cache.layer(layer).attend(&x, qkv, step, scores)?;
+        let mut x = self.inputs.forward(x)?;
+        let mut past = cache.layer(place);
+        let behind = match self.config.kv {
+            KvSource::Own => {
+                if self.q_norm.is_none() && self.k_norm.is_none() {
+                    x = rope.turn(x, qkv.turned(), None)?;
+                } else {
+                    x = rope.turn(x, qkv.queries(), self.q_norm.as_ref())?;
+                    x = rope.turn(x, qkv.keys(), self.k_norm.as_ref())?;
+                }
+                if let Some(norm) = &self.v_norm {
+                    x = norm.heads(x, qkv.values())?;
+                }
+                past.append(&x, qkv, step)?;
+                qkv.stride()
+            }
+            KvSource::Layer(_) => {
+                x = rope.turn(x, qkv.queries(), self.q_norm.as_ref())?;
+                qkv.width()
+            }
+        };
+        let y = past.look(&x, qkv.queries(), step, scores)?;
         match self.config.gate {
             OutputGate::Absent => Ok(y),
-            OutputGate::Sigmoid => Activation::Sigmoid.gate_columns(&x, qkv.stride(), &y),
+            OutputGate::Sigmoid => Activation::Sigmoid.gate_columns(&x, behind, &y),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a decoder is made of, layer by layer. Every "is this one different" is answered here, at load.
 
-use crate::{Activation, MoeConfig, NormConfig, RopeConfig, Scores};
+use crate::{Activation, CacheSpec, LayerCache, MoeConfig, NnError, NormConfig, RopeConfig, Scores, Weights};
 
 /// A decoder: token table, layers, final norm, output head.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,10 @@ pub struct DecoderConfig {
     pub ropes: Vec<RopeConfig>,
     /// Output head.
     pub head: Head,
+    /// Logits l become cap * tanh(l / cap).
+    pub logit_softcap: Option<f64>,
+    /// What each layer is told about each token once more.
+    pub per_layer: Option<PerLayerConfig>,
     /// Layers, from the first on, behind which media rows are added to the hidden states once more (DeepStack; Meng et al.
     /// 2024). Media rows are [rows, hidden * (1 + deepstack)]: what takes the place of embeddings, then a part for each layer.
     pub deepstack: usize,
@@ -66,12 +70,27 @@ pub struct AttentionConfig {
     pub qkv_bias: bool,
     /// Norm of each head of q and k, before the rotary embedding.
     pub qk_norm: Option<NormConfig>,
+    /// Norm of each head of v.
+    pub v_norm: Option<NormConfig>,
+    /// Whose keys and values it looks at.
+    pub kv: KvSource,
     /// Number of the rotary embedding in [`DecoderConfig::ropes`].
     pub rope: usize,
     /// Scale, cap and window of the scores.
     pub scores: Scores,
     /// What the result is multiplied by.
     pub gate: OutputGate,
+}
+
+/// Whose keys and values a layer looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvSource {
+    /// Its own.
+    Own,
+    /// Those of an earlier layer with keys and values of its own, by its number. The two have the same key and value heads, the same
+    /// window and the same rotary embedding; the later one has neither projections for keys and values nor a cache (Brandon et al.
+    /// 2024, arXiv:2405.12981).
+    Layer(usize),
 }
 
 /// What the result of attention is multiplied by, element by element (Qiu et al. 2025, arXiv:2505.06708).
@@ -101,7 +120,54 @@ pub struct GatedDeltaConfig {
     pub norm_eps: f64,
 }
 
+impl DecoderConfig {
+    /// # Errors
+    /// Only experts are to be quantised, and there are none.
+    pub(crate) fn check(&self, w: &Weights) -> Result<(), NnError> {
+        w.check_organization(self.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_))))
+    }
+
+    /// What a sequence leaves in the cache, and the number of each layer's place in it.
+    ///
+    /// # Errors
+    /// A layer shares the keys and values of one that has no place, or another shape.
+    pub fn cache(&self) -> Result<(CacheSpec, Vec<usize>), NnError> {
+        let mut kept = Vec::new();
+        let mut places: Vec<usize> = Vec::new();
+        for layer in &self.layers {
+            let cache = layer.mixer.cache();
+            places.push(match layer.mixer.shares() {
+                None => {
+                    kept.push(cache);
+                    kept.len() - 1
+                }
+                Some(earlier) => {
+                    let place = places.get(earlier).copied().filter(|place| kept[*place] == cache);
+                    place.ok_or(NnError::Input("an earlier layer with keys and values of the same shape"))?
+                }
+            });
+        }
+        Ok((CacheSpec::new(kept), places))
+    }
+}
+
 impl Mixer {
+    /// What it looks at.
+    fn cache(&self) -> LayerCache {
+        match self {
+            Self::Attention(a) => LayerCache::Kv { kv_heads: a.kv_heads, head_dim: a.head_dim, window: a.scores.window },
+            Self::GatedDelta(delta) => delta.cache(),
+        }
+    }
+
+    /// The earlier layer that this belongs to.
+    fn shares(&self) -> Option<usize> {
+        match self {
+            Self::Attention(AttentionConfig { kv: KvSource::Layer(earlier), .. }) => Some(*earlier),
+            _ => None,
+        }
+    }
+
     /// Softmax attention, if that is what it is.
     pub fn attention_mut(&mut self) -> Option<&mut AttentionConfig> {
         match self {
@@ -127,14 +193,60 @@ impl GatedDeltaConfig {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ffn {
     /// down(activation(gate(x)) * up(x)) (Shazeer 2020).
-    Gated {
-        /// Width inside.
-        inner: usize,
-        /// On the gate.
-        activation: Activation,
-    },
+    Gated(GatedConfig),
     /// Some of many, as a router says.
     Moe(MoeConfig),
+}
+
+/// down(activation(gate(x)) * up(x)) (Shazeer 2020).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GatedConfig {
+    /// Width inside.
+    pub inner: usize,
+    /// Width inside that the checkpoint has; the first `inner` of it are taken (MatFormer; Devvrit et al. 2023, arXiv:2310.07707).
+    pub stored: usize,
+    /// On the gate.
+    pub activation: Activation,
+    /// Which gates are let through to the activation.
+    pub gates: Gates,
+}
+
+/// Which gates of a row are let through.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Gates {
+    /// All.
+    All,
+    /// What exceeds the row's mean by more than so many standard deviations: max(g - (mean + deviations * std), 0) (Gaussian
+    /// top-k; You et al. 2025, arXiv:2506.06644).
+    Above {
+        /// How many.
+        deviations: f64,
+    },
+}
+
+impl GatedConfig {
+    /// As wide as the checkpoint's, and all gates let through.
+    pub fn new(inner: usize, activation: Activation) -> Self {
+        Self { inner, stored: inner, activation, gates: Gates::All }
+    }
+}
+
+/// Per-layer embeddings: a small vector for each token and layer, which the layer mixes into its result. One half comes from a
+/// table, `embed_tokens_per_layer` [vocab, stored * width], the other from the token's hidden state, by `per_layer_model_projection`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PerLayerConfig {
+    /// Elements of a vector.
+    pub width: usize,
+    /// Rows of the table.
+    pub vocab: usize,
+    /// Layers that the checkpoint has vectors for.
+    pub stored: usize,
+    /// Number of each layer among them, ascending.
+    pub layers: Vec<usize>,
+    /// Row of the table for media rows, and for tokens that are not in it.
+    pub pad: u32,
+    /// On what decides how much of the vector is let through.
+    pub activation: Activation,
 }
 
 /// Where the norms of a layer stand.
@@ -144,4 +256,55 @@ pub enum Norms {
     Pre,
     /// Before and after both; the names are `input_`, `post_attention_`, `pre_feedforward_` and `post_feedforward_layernorm`.
     Sandwich,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Retention, RopeScaling};
+
+    fn decoder(layers: &[(Option<usize>, KvSource)]) -> DecoderConfig {
+        let layer = |&(window, kv): &(Option<usize>, KvSource)| LayerConfig {
+            mixer: Mixer::Attention(AttentionConfig {
+                heads: 4,
+                kv_heads: 2,
+                head_dim: 8,
+                qkv_bias: false,
+                qk_norm: None,
+                v_norm: None,
+                kv,
+                rope: 0,
+                scores: Scores { scale: 1.0, softcap: None, window },
+                gate: OutputGate::Absent,
+            }),
+            ffn: Ffn::Gated(GatedConfig::new(16, Activation::Silu)),
+            norms: Norms::Pre,
+        };
+        DecoderConfig {
+            hidden: 32,
+            vocab: 10,
+            embedding_scale: 1.0,
+            layers: layers.iter().map(layer).collect(),
+            norm: NormConfig::Rms { eps: 1e-6 },
+            ropes: vec![RopeConfig { width: 8, theta: 1e4, scaling: RopeScaling::None, sections: Vec::new() }],
+            head: Head::Tied,
+            logit_softcap: None,
+            per_layer: None,
+            deepstack: 0,
+        }
+    }
+
+    #[test]
+    fn layers_that_share_have_no_place_of_their_own() {
+        use KvSource::{Layer, Own};
+        let own = [(Some(4), Own), (None, Own)];
+        let (spec, places) = decoder(&[own[0], own[1], (Some(4), Layer(0)), (None, Layer(1)), own[0]]).cache().unwrap();
+        assert_eq!(places, [0, 1, 0, 1, 2]);
+        let retentions: Vec<Retention> = spec.groups().iter().map(|group| group.retention).collect();
+        assert_eq!(retentions, [Retention::All, Retention::Window(4)]);
+        let refused = [(None, Layer(0)), (Some(4), Layer(2)), (Some(4), Layer(7))];
+        for layer in refused {
+            assert!(decoder(&[own[0], own[1], layer]).cache().is_err(), "{layer:?}");
+        }
+    }
 }

@@ -64,9 +64,9 @@ impl GatedDelta {
     }
 
     /// [rows, hidden] → what the output projection takes, [rows, values]; brings the states of the layer up to date.
-    pub fn mix(&self, x: &Tensor, layer: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+    pub fn mix(&self, x: &Tensor, place: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
         let (inputs, gates) = (self.inputs.forward(x)?, self.gates.forward(x)?);
-        let states = cache.states(layer, &step.batch.spans)?;
+        let states = cache.states(place, &step.batch.spans)?;
         let shape = (x.dim(0)?, self.config.values());
         host::read(&inputs, |inputs| {
             host::read(&gates, |gates| {

@@ -8,35 +8,48 @@ use crate::linear::Linear;
 use crate::weights::Weights;
 use crate::{Cache, NnError};
 
-/// What mixes the tokens of a layer.
+/// What mixes the tokens of a layer, and its place in the cache.
 #[derive(Debug)]
-pub enum TokenMixer {
+pub struct TokenMixer {
+    kind: Kind,
+    place: usize,
+}
+
+#[derive(Debug)]
+enum Kind {
     Attention(Attention),
     GatedDelta(GatedDelta),
 }
 
 impl TokenMixer {
-    /// Loads `self_attn` or `linear_attn`.
-    pub fn load(config: &Mixer, hidden: usize, w: &Weights) -> Result<Self, NnError> {
-        Ok(match config {
-            Mixer::Attention(attention) => Self::Attention(Attention::load(attention, hidden, &w.at("self_attn"))?),
-            Mixer::GatedDelta(delta) => Self::GatedDelta(GatedDelta::load(delta, hidden, &w.at("linear_attn"))?),
-        })
+    /// Loads `self_attn` or `linear_attn` of a layer. `place` is of those that [`super::DecoderConfig::cache`] tells.
+    ///
+    /// # Errors
+    /// A tensor is missing or shaped otherwise.
+    pub fn load(config: &Mixer, place: usize, hidden: usize, w: &Weights) -> Result<Self, NnError> {
+        let kind = match config {
+            Mixer::Attention(attention) => Kind::Attention(Attention::load(attention, hidden, &w.at("self_attn"))?),
+            Mixer::GatedDelta(delta) => Kind::GatedDelta(GatedDelta::load(delta, hidden, &w.at("linear_attn"))?),
+        };
+        Ok(Self { kind, place })
     }
 
     /// [rows, hidden] → what the output projection takes; brings the layer's cache up to date.
-    pub fn mix(&self, x: &Tensor, layer: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
-        match self {
-            Self::Attention(attention) => attention.mix(x, layer, step, cache),
-            Self::GatedDelta(delta) => delta.mix(x, layer, step, cache),
+    ///
+    /// # Errors
+    /// Shapes do not fit, or the device failed.
+    pub fn mix(&self, x: &Tensor, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+        match &self.kind {
+            Kind::Attention(attention) => attention.mix(x, self.place, step, cache),
+            Kind::GatedDelta(delta) => delta.mix(x, self.place, step, cache),
         }
     }
 
     /// The output projection.
     pub fn out(&self) -> &Linear {
-        match self {
-            Self::Attention(attention) => attention.out(),
-            Self::GatedDelta(delta) => delta.out(),
+        match &self.kind {
+            Kind::Attention(attention) => attention.out(),
+            Kind::GatedDelta(delta) => delta.out(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{Batch, NnError, Rope, Span};
 
 /// What the layers of one step share: the batch, rotary angles, and masks.
 pub struct Step<'a> {
-    pub batch: &'a Batch,
+    pub(crate) batch: &'a Batch,
     ropes: Vec<RopeTable>,
     masks: RefCell<HashMap<(usize, Option<usize>), View>>, // by span and window
     device: Device,
@@ -16,7 +16,7 @@ pub struct Step<'a> {
 
 /// Which part of the cache a span looks at.
 #[derive(Clone)]
-pub struct View {
+pub(crate) struct View {
     /// First token that any row sees.
     pub from: usize,
     /// 0 or -inf, [rows, tokens from `from`]; absent when every row sees all.
@@ -24,17 +24,21 @@ pub struct View {
 }
 
 impl<'a> Step<'a> {
+    /// Works out the angles.
+    ///
+    /// # Errors
+    /// The device has no room.
     pub fn new(batch: &'a Batch, ropes: &[Rope], device: &Device) -> Result<Self, NnError> {
         let ropes = ropes.iter().map(|rope| rope.table(&batch.positions, device)).collect::<Result<_, _>>()?;
         Ok(Self { batch, ropes, masks: RefCell::default(), device: device.clone() })
     }
 
-    pub fn rope(&self, index: usize) -> &RopeTable {
+    pub(crate) fn rope(&self, index: usize) -> &RopeTable {
         &self.ropes[index]
     }
 
     /// What the span's rows see under a window; worked out by the first layer that asks.
-    pub fn view(&self, span: usize, window: Option<usize>) -> Result<View, NnError> {
+    pub(crate) fn view(&self, span: usize, window: Option<usize>) -> Result<View, NnError> {
         if let Some(view) = self.masks.borrow().get(&(span, window)) {
             return Ok(view.clone());
         }

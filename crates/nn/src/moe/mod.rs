@@ -14,7 +14,7 @@ use router::Router;
 use crate::decoder::Gated;
 use crate::linear::Linear;
 use crate::weights::{Bias, Role, Weights};
-use crate::{Activation, NnError, host};
+use crate::{Activation, GatedConfig, NnError, host};
 
 /// A router, its experts, and an expert for all.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +72,7 @@ impl Moe {
     /// Loads `gate` (the router), `experts`, and where they are wanted `shared_expert` and `shared_expert_gate`.
     pub fn load(config: &MoeConfig, hidden: usize, w: &Weights) -> Result<Self, NnError> {
         let (gate_up, down) = w.role(Role::Expert).at("experts").experts(config.experts, hidden, config.inner)?;
-        let shared = |inner| Gated::load(hidden, inner, config.activation, &w.at("shared_expert"));
+        let shared = |inner| Gated::load(hidden, GatedConfig::new(inner, config.activation), &w.at("shared_expert"));
         let shared = match config.shared {
             None => None,
             Some(SharedExpert::Plain(inner)) => Some(Shared { expert: shared(inner)?, gate: None }),

@@ -29,6 +29,11 @@ impl<'a> Outputs<'a> {
         Self { name, count, group: count, taken: 0..count }
     }
 
+    /// Neighbours.
+    pub fn some(name: &'a str, count: usize, taken: Range<usize>) -> Self {
+        Self { name, count, group: count, taken }
+    }
+
     /// The outputs of a layer that makes two things by turns, `width` outputs of each: the first thing, and the second.
     pub fn halves(name: &'a str, count: usize, width: usize) -> [Self; 2] {
         [0..width, width..2 * width].map(|taken| Self { name, count, group: 2 * width, taken })
@@ -77,5 +82,6 @@ mod tests {
         assert_eq!(taken(&first), [0, 1, 2, 6, 7, 8]);
         assert_eq!(taken(&second), [3, 4, 5, 9, 10, 11]);
         assert_eq!(taken(&Outputs::all("q_proj", 12)), (0..12).collect::<Vec<_>>());
+        assert_eq!(taken(&Outputs::some("q_proj", 12, 2..5)), [2, 3, 4]);
     }
 }

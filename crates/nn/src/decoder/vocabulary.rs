@@ -1,0 +1,88 @@
+use candle_core::Tensor;
+
+use super::config::{DecoderConfig, Head};
+use crate::linear::{Embedding, Linear};
+use crate::norm::Norm;
+use crate::weights::{Bias, Role, Weights};
+use crate::{Batch, MediaRows, NnError, host};
+
+/// Both ends of a decoder: tokens → hidden states, and hidden states → logits.
+#[derive(Debug)]
+pub struct Vocabulary {
+    table: Embedding,
+    scale: f64,
+    /// Parts of a media row, each as wide as a hidden state.
+    media_parts: usize,
+    norm: Norm,
+    head: Linear, // [vocab, hidden]
+    softcap: Option<f64>,
+}
+
+impl Vocabulary {
+    /// Loads `embed_tokens` and `norm` at `body`, and `lm_head` at `top` when it is not tied.
+    ///
+    /// # Errors
+    /// A tensor is missing or shaped otherwise.
+    pub fn load(config: &DecoderConfig, body: &Weights, top: &Weights) -> Result<Self, NnError> {
+        let vocabulary = body.role(Role::Vocabulary);
+        let (table, head) = match config.head {
+            Head::Tied => {
+                top.skip("lm_head.");
+                vocabulary.tied_embedding("embed_tokens", config.vocab, config.hidden)?
+            }
+            Head::Own => {
+                let table = vocabulary.embedding("embed_tokens", config.vocab, config.hidden)?;
+                (table, top.role(Role::Vocabulary).linear("lm_head", config.hidden, config.vocab, Bias::Absent)?)
+            }
+        };
+        let norm = body.norm("norm", config.hidden, config.norm)?;
+        let (scale, media_parts, softcap) = (config.embedding_scale, 1 + config.deepstack, config.logit_softcap);
+        Ok(Self { table, scale, media_parts, norm, head, softcap })
+    }
+
+    /// Number of logits per row.
+    pub fn size(&self) -> usize {
+        self.head.outputs()
+    }
+
+    /// Token embeddings with media rows in their places, [rows, hidden].
+    ///
+    /// # Errors
+    /// A token is unknown, media rows have another width, or the device failed.
+    pub fn embed(&self, tokens: &[u32], media: &[MediaRows]) -> Result<Tensor, NnError> {
+        let rows = self.table.forward(tokens)?;
+        let rows = if self.scale == 1.0 { rows } else { (rows * self.scale)? };
+        for item in media {
+            if item.rows.dim(1)? != rows.dim(1)? * self.media_parts {
+                return Err(NnError::Input("media rows as wide as the decoder takes them"));
+            }
+            rows.slice_set(&item.part(0, rows.dim(1)?)?, 0, item.at)?;
+        }
+        Ok(rows)
+    }
+
+    /// Hidden states [rows, hidden] → logits of the wanted rows, [wanted, vocab].
+    ///
+    /// # Errors
+    /// Shapes do not fit, or the device failed.
+    pub fn logits(&self, x: &Tensor, batch: &Batch) -> Result<Tensor, NnError> {
+        let wanted: Vec<u32> = batch.wanted.iter().map(|&row| row as u32).collect();
+        let x = x.index_select(&Tensor::new(wanted, x.device())?, 0)?;
+        let logits = self.head.forward(&self.norm.forward(&x)?)?;
+        match self.softcap {
+            None => Ok(logits),
+            Some(cap) if host::here(&logits) => {
+                host::change(&logits, |logits| kernels::activation::soft_cap(host::cpu(), logits, cap as f32))?;
+                Ok(logits)
+            }
+            Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
+        }
+    }
+}
+
+impl MediaRows {
+    /// Columns of the rows, of which each part has `hidden`.
+    pub(super) fn part(&self, number: usize, hidden: usize) -> Result<Tensor, NnError> {
+        Ok(self.rows.narrow(1, number * hidden, hidden)?.contiguous()?)
+    }
+}
