@@ -120,9 +120,9 @@ impl ChatRequest {
         found
     }
 
-    /// The messages as the chat template takes them: media parts are `{"type": "image"}` and the like.
-    pub(crate) fn template_messages(&self) -> Vec<Value> {
-        self.messages.iter().map(Message::for_template).collect()
+    /// The messages as the chat template takes them: media parts are `{"type": "image"}` and the like, of the kinds that it knows.
+    pub(crate) fn template_messages(&self, shown_as: impl Fn(MediaKind) -> MediaKind) -> Vec<Value> {
+        self.messages.iter().map(|message| message.for_template(&shown_as)).collect()
     }
 }
 
@@ -146,12 +146,13 @@ impl From<&str> for MediaSource {
 }
 
 impl Message {
-    fn for_template(&self) -> Value {
+    fn for_template(&self, shown_as: impl Fn(MediaKind) -> MediaKind) -> Value {
+        let media = |kind| json!({"type": shown_as(kind).name()});
         let part = |part: &Part| match part {
             Part::Text(text) => json!({"type": "text", "text": text}),
-            Part::Image(_) => json!({"type": MediaKind::Image.name()}),
-            Part::Audio(_) => json!({"type": MediaKind::Audio.name()}),
-            Part::Video(..) => json!({"type": MediaKind::Video.name()}),
+            Part::Image(_) => media(MediaKind::Image),
+            Part::Audio(_) => media(MediaKind::Audio),
+            Part::Video(..) => media(MediaKind::Video),
         };
         let content = match &self.content {
             Content::Text(text) => Value::String(text.clone()),

@@ -40,7 +40,7 @@ pub use error::{Error, Fault};
 pub use fetch::FileAccess;
 pub use hub::{Hub, OnProgress, Progress, Task};
 pub use importance::ImportanceSource;
-pub use load::{Capacity, Dtype, KvCache, LoadOptions, Model};
+pub use load::{Capacity, Dtype, KvCache, LoadOptions, Model, SliceSource};
 pub use machine::{Machine, Memory};
 pub use media::Spent;
 pub use models::{FAMILIES, Family};

@@ -32,6 +32,8 @@ pub struct LoadOptions {
     pub organization: Organization,
     /// What quantising goes by, if not only by the weights themselves.
     pub importance: Option<ImportanceSource>,
+    /// Which part of a nested model is loaded, if not the whole.
+    pub slice: Option<SliceSource>,
     /// A tokenizer.json to use instead of the model's.
     pub tokenizer: Option<PathBuf>,
     /// A chat template (.jinja, or .json with `chat_template`) to use instead of the model's.
@@ -44,6 +46,15 @@ pub struct LoadOptions {
     pub context_max: Option<usize>,
     /// What it may take to serve requests.
     pub capacity: Capacity,
+}
+
+/// A part of a nested model (MatFormer) that is a model too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceSource {
+    /// Table of slices, CSV or JSON, instead of that of the family's published ones.
+    pub table: Option<PathBuf>,
+    /// Its name in the table.
+    pub name: String,
 }
 
 /// What serving requests may take.
@@ -131,6 +142,7 @@ impl LoadOptions {
             quant: None,
             organization: Organization::Default,
             importance: None,
+            slice: None,
             tokenizer: None,
             chat_template: None,
             jinja_explicit: None,
@@ -226,6 +238,10 @@ impl Inner {
             return Err(Error::Source("an organization is of use only together with a quantisation".into()));
         }
         let mut settings = LoadSettings { dtype, quant, organization, progress, ..LoadSettings::default() };
+        if let Some(SliceSource { table, name }) = &options.slice {
+            let table = table.as_deref().map(read_named).transpose()?;
+            settings.slice = Some(family.slice(table, name)?);
+        }
         if let Some(source) = &options.importance {
             if quant.is_none() {
                 return Err(Error::Source("an importance is of use only together with a quantisation".into()));

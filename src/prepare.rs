@@ -64,7 +64,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
     });
     let fetched = futures_util::future::try_join_all(fetch).await?;
     let conversation = Conversation {
-        messages: request.template_messages(),
+        messages: request.template_messages(|kind| inner.processor.shown_as(kind)),
         tools: request.tools.clone(),
         kwargs: request.template_kwargs.clone(),
         now: Utc::now(),

@@ -50,6 +50,12 @@ pub struct ModelOptions {
     /// takes)
     #[arg(long, value_name = "FILE", requires = "quant")]
     pub calibration_file: Option<PathBuf>,
+    /// Part of a nested model (MatFormer) to load, by its name in the table of slices; the rest never takes memory
+    #[arg(long, value_name = "NAME")]
+    pub matformer_slice_name: Option<String>,
+    /// Table of slices (.csv or .json) instead of the published ones
+    #[arg(long, value_name = "FILE", requires = "matformer_slice_name")]
+    pub matformer_config_path: Option<PathBuf>,
     /// tokenizer.json to use instead of the model's
     #[arg(short, long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use mistralrs::{Coverage, FileAccess, ImportanceSource, LoadOptions, Model, ModelSource, OnProgress, Progress, Task};
+use mistralrs::{
+    Coverage, FileAccess, ImportanceSource, LoadOptions, Model, ModelSource, OnProgress, Progress, SliceSource, Task,
+};
 
 use crate::args::ModelOptions;
 use crate::environment;
@@ -31,6 +33,7 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
         quant: options.quant,
         organization: options.isq_organization.into(),
         importance: matrix.or(options.calibration_file.map(ImportanceSource::Text)),
+        slice: options.matformer_slice_name.map(|name| SliceSource { table: options.matformer_config_path, name }),
         tokenizer: options.tokenizer,
         chat_template: options.chat_template,
         jinja_explicit: options.jinja_explicit,

@@ -36,11 +36,13 @@ mod pool;
 mod product;
 mod quantised;
 pub mod reduce;
+mod relative;
 pub mod rope;
 mod share;
 pub mod softmax;
 mod sparsity;
 mod state;
+mod streams;
 
 use std::sync::OnceLock;
 
@@ -56,8 +58,10 @@ pub use memory::Memory;
 pub use pool::Pool;
 pub use product::{Out, Routes, Source};
 pub use quantised::QuantisedMatrix;
+pub use relative::{Nearby, attention_nearby};
 pub use sparsity::above;
 pub use state::StateSpan;
+pub use streams::{add_to_streams, mix_streams};
 
 /// What operations run on.
 #[derive(Debug)]

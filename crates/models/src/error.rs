@@ -34,6 +34,14 @@ pub enum ModelError {
         /// What it takes.
         accepted: String,
     },
+    /// A part of a nested model cannot be loaded.
+    #[error("slice {name:?} {reason}")]
+    Slice {
+        /// Its name.
+        name: String,
+        /// What is wrong with it; goes on behind the name.
+        reason: String,
+    },
     /// The chat template did not write one marker for each item.
     #[error("the chat template wrote {markers} {kind} marker(s) for {items} {kind} item(s)")]
     Markers {

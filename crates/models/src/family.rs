@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
-use nn::{Checkpoint, Coverage, DType, Files, LoadSettings, MediaKind, Model, Weights};
+use nn::{Checkpoint, Coverage, DType, Files, LoadSettings, MediaKind, Model, Slice, Weights};
 use serde_json::Value;
 
 use crate::config::CONFIG;
-use crate::{ModelError, Processor, gemma3, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl};
+use crate::{ModelError, Processor, SliceTable, gemma3, gemma3n, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl};
 
 /// Reads a family's processor.
 pub type LoadProcessor = fn(&Files) -> Result<Box<dyn Processor>, ModelError>;
@@ -21,6 +21,8 @@ pub struct Family {
     pub architectures: &'static [&'static str],
     /// What it takes beside text.
     pub modalities: &'static [MediaKind],
+    /// Table of the published slices of its nested models, if it has any; see [`crate::SliceTable`].
+    pub slices: Option<&'static str>,
     /// Reads the processor's configuration.
     pub processor: LoadProcessor,
     /// Builds the model from weights.
@@ -30,6 +32,7 @@ pub struct Family {
 /// All families, in the order of the table that users see.
 pub static FAMILIES: &[Family] = &[
     gemma3::FAMILY,
+    gemma3n::FAMILY,
     idefics3::FAMILY,
     idefics3::SMOLVLM,
     qwen2_vl::FAMILY,
@@ -86,6 +89,21 @@ impl Family {
             Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
             _ => names.concat(),
         }
+    }
+}
+
+impl Family {
+    /// A slice of its models by name, from a table (where it is from, and its text) or else from that of the published ones.
+    ///
+    /// # Errors
+    /// The family has no slices, the table is none, or there is no such slice in it.
+    pub fn slice(&self, table: Option<(String, String)>, name: &str) -> Result<Slice, ModelError> {
+        let Some(published) = self.slices else {
+            let reason = format!("cannot be loaded: {} is not a nested model (MatFormer), so it has no slices", self.title);
+            return Err(ModelError::Slice { name: name.to_string(), reason });
+        };
+        let (label, text) = table.unwrap_or_else(|| ("the table of published slices".into(), published.into()));
+        SliceTable::parse(&label, &text)?.find(name)
     }
 }
 

@@ -65,7 +65,6 @@ pub fn ropes(
 }
 
 /// Lets the last `shared` layers look at the keys and values of the last layer of their type that is not one of them.
-#[allow(dead_code)] // for those that come next
 pub fn share_keys_and_values(
     layers: &mut [LayerConfig],
     types: &[LayerType],

@@ -47,6 +47,11 @@ pub trait Processor: Send + Sync {
     /// The markers that the chat template writes, one for each kind that is accepted.
     fn markers(&self) -> &'static [Marker];
 
+    /// What the chat template is told that an item is, where it does not know the item's own kind.
+    fn shown_as(&self, kind: MediaKind) -> MediaKind {
+        kind
+    }
+
     /// Which frames of a clip are looked at: numbers below `clip.frames`, each larger than the last, at least one. `clip` is what the
     /// options' start and end leave; their `fps` and `max_frames` take the places of the family's own numbers.
     fn sample(&self, clip: &VideoInfo, options: &VideoOptions) -> Vec<usize> {

@@ -102,6 +102,37 @@ pub fn attention_within(x: &Tensor, qkv: Qkv, lengths: &[usize], scores: Scores,
     Ok(Tensor::cat(&parts, 0)?)
 }
 
+/// Attention of the rows of a sound to the latest ones, with an embedding of how far back they are; in main memory.
+#[derive(Debug)]
+pub struct Nearby {
+    /// Queries, scaled, keys and values. There are as many of each.
+    pub qkv: Qkv,
+    /// [distances, heads * head_dim], that of the own row first.
+    pub distances: Tensor,
+    /// Scores s become cap * tanh(s / cap).
+    pub softcap: f64,
+}
+
+impl Nearby {
+    /// x, laid out as `qkv` says → [rows, heads * head_dim]. A row sees itself and those before it, as many as there are distances.
+    ///
+    /// # Errors
+    /// Shapes do not fit, or the tensors are not in main memory.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        let (rows, stride) = x.dims2()?;
+        if stride != self.qkv.stride() || self.qkv.heads != self.qkv.kv_heads || self.distances.dim(1)? != self.qkv.width() {
+            return Err(NnError::Input("as many queries as keys, and distances"));
+        }
+        host::read(x, |x| {
+            host::read(&self.distances, |distances| {
+                let [q, k, v] = [self.qkv.queries(), self.qkv.keys(), self.qkv.values()].map(|heads| heads.of(x, stride));
+                let nearby = kernels::Nearby { q, k, v, distances, softcap: self.softcap as f32 };
+                host::make((rows, self.qkv.width()), |y| kernels::attention_nearby(host::cpu(), nearby, y))
+            })
+        })??
+    }
+}
+
 /// q [rows, heads, head_dim], k and v [tokens, kv_heads, head_dim], mask [rows, tokens] with 0 or -inf → [rows, heads * head_dim],
 /// on any device.
 pub(crate) fn attention_elsewhere(

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Cache, Prompt, Tensor};
+use crate::{Cache, NnError, Prompt, Tensor};
 
 /// Tokens of several sequences, packed without padding. A span of one row and a span of five hundred take the same path.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +31,15 @@ impl Batch {
             media: Vec::new(),
             wanted,
         }
+    }
+
+    /// The wanted ones of rows x [rows, ..].
+    ///
+    /// # Errors
+    /// There are no such rows, or the device failed.
+    pub fn wanted_of(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        let wanted: Vec<u32> = self.wanted.iter().map(|&row| row as u32).collect();
+        Ok(x.index_select(&Tensor::new(wanted, x.device())?, 0)?)
     }
 }
 

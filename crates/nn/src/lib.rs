@@ -12,6 +12,7 @@ mod attention;
 mod batch;
 mod cache;
 mod checkpoint;
+mod conv;
 mod decoder;
 mod error;
 mod files;
@@ -24,15 +25,17 @@ mod norm;
 mod prompt;
 mod quant;
 mod rope;
+mod streams;
 mod vit;
 mod weights;
 
 pub use activation::Activation;
-pub use attention::{Qkv, Scores, attention_within};
+pub use attention::{Nearby, Qkv, Scores, attention_within};
 pub use batch::{Batch, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
 pub use checkpoint::Checkpoint;
+pub use conv::{Conv2d, DepthwiseConv2d, FeatureMap, Padding, Window};
 pub use decoder::{
     AttentionConfig, Decoder, DecoderConfig, FeedForward, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig,
     Mixer, Norms, OutputGate, PerLayerConfig, PerLayerInput, PerLayerTable, Step, TokenMixer, Vocabulary,
@@ -49,8 +52,9 @@ pub use norm::{Norm, NormConfig};
 pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
 pub use quant::{Organization, Quant};
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
+pub use streams::{add_to_streams, mix_streams};
 pub use vit::{
     FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool,
     patchify, pixel_shuffle,
 };
-pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Weights};
+pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Slice, Weights};

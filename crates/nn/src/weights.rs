@@ -29,6 +29,8 @@ pub struct LoadSettings {
     pub organization: Organization,
     /// What quantising goes by; without it, all inputs of a matrix are alike.
     pub importance: Option<Arc<Importance>>,
+    /// Which part of a nested model it is, if not the whole.
+    pub slice: Option<Slice>,
     /// Sees what the language model's matrices are given; [`crate::Calibration`] makes it.
     pub observer: Option<Observer>,
     /// Told how far loading is.
@@ -47,10 +49,22 @@ impl Default for LoadSettings {
             quant: None,
             organization: Organization::Default,
             importance: None,
+            slice: None,
             observer: None,
             progress: Arc::new(|_, _| ()),
         }
     }
+}
+
+/// A part of a nested model that is a model too (MatFormer; Devvrit et al. 2023, arXiv:2310.07707). What is left out is never loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// What it is called.
+    pub name: String,
+    /// Width inside the feed-forward part of each layer that is kept: the first columns are.
+    pub inner: Vec<usize>,
+    /// Layers that are left out, by their number in the checkpoint; ascending.
+    pub skipped: Vec<usize>,
 }
 
 /// What a matrix does; policies are functions of its name and role.
@@ -148,6 +162,11 @@ impl Weights {
         &self.settings.device
     }
 
+    /// Which part of a nested model is wanted, if not the whole.
+    pub fn slice(&self) -> Option<&Slice> {
+        self.settings.slice.as_ref()
+    }
+
     /// Whether there is a tensor of this name here.
     pub fn has(&self, name: &str) -> bool {
         self.checkpoint.has(&self.full(name))
@@ -242,6 +261,17 @@ impl Weights {
     pub fn patch_linear(&self, name: &str, patch: &[usize], outputs: usize, bias: Bias) -> Result<Linear, NnError> {
         let bias = if bias == Bias::Present { Some(self.tensor(&format!("{name}.bias"), &[outputs])?) } else { None };
         self.linear_from(&[Part::weight(Outputs::all(name, outputs), patch)], bias)
+    }
+
+    /// Convolutions of single pixels that read the same input, as one linear layer without bias: (name, outputs) of weights
+    /// [outputs, inputs, 1, 1].
+    ///
+    /// # Errors
+    /// A tensor is missing or shaped otherwise.
+    pub fn pointwise(&self, parts: &[(&str, usize)], inputs: usize) -> Result<Linear, NnError> {
+        let parts = parts.iter().map(|(name, outputs)| Part::weight(Outputs::all(name, *outputs), &[inputs, 1, 1]));
+        let parts: Vec<Part> = parts.collect();
+        self.linear_from(&parts, None)
     }
 
     /// A linear layer of tensors that need work before they are one: weight [outputs, inputs], bias [outputs].

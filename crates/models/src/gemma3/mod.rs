@@ -18,6 +18,7 @@ pub const FAMILY: Family = Family {
     title: "Gemma 3",
     architectures: &["Gemma3ForConditionalGeneration"],
     modalities: &[Image],
+    slices: None,
     processor: processor::load,
     model: model::load,
 };

@@ -20,6 +20,7 @@ pub const FAMILY: Family = Family {
     title: "Idefics 3",
     architectures: &["Idefics3ForConditionalGeneration"],
     modalities: &[Image],
+    slices: None,
     processor: processor::idefics3,
     model: model::load,
 };
@@ -29,6 +30,7 @@ pub const SMOLVLM: Family = Family {
     title: "SmolVLM",
     architectures: &["SmolVLMForConditionalGeneration"],
     modalities: &[Image, Video],
+    slices: None,
     processor: processor::smolvlm,
     model: model::load,
 };

@@ -17,6 +17,7 @@ pub const FAMILY: Family = Family {
     title: "Qwen2.5-VL",
     architectures: &["Qwen2_5_VLForConditionalGeneration"],
     modalities: &[Image, Video],
+    slices: None,
     processor: processor::load,
     model: model::load,
 };

@@ -23,6 +23,7 @@ pub const FAMILY: Family = Family {
     title: "Qwen2-VL",
     architectures: &["Qwen2VLForConditionalGeneration"],
     modalities: &[Image, Video],
+    slices: None,
     processor: processor::load,
     model: model::load,
 };
@@ -32,6 +33,7 @@ pub const QWEN2: Family = Family {
     title: "Qwen2, Qwen2.5",
     architectures: &["Qwen2ForCausalLM"],
     modalities: &[],
+    slices: None,
     processor: text_only::processor,
     model: model::load_text,
 };

@@ -20,6 +20,7 @@ pub const FAMILY: Family = Family {
     title: "Qwen3.5",
     architectures: &["Qwen3_5ForConditionalGeneration"],
     modalities: &[Image, Video],
+    slices: None,
     processor: processor::load,
     model: model::load,
 };
@@ -37,6 +38,7 @@ pub const TEXT: Family = Family {
     title: "Qwen3.5, text alone",
     architectures: &["Qwen3_5ForCausalLM"],
     modalities: &[],
+    slices: None,
     processor: text_only::processor,
     model: model::load_text,
 };

@@ -27,6 +27,7 @@ pub const FAMILY: Family = Family {
     title: "Qwen3-VL",
     architectures: &["Qwen3VLForConditionalGeneration"],
     modalities: &[Image, Video],
+    slices: None,
     processor: processor::load,
     model: model::load,
 };
@@ -36,6 +37,7 @@ pub const QWEN3: Family = Family {
     title: "Qwen3",
     architectures: &["Qwen3ForCausalLM"],
     modalities: &[],
+    slices: None,
     processor: text_only::processor,
     model: model::load_text,
 };

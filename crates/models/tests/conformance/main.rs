@@ -15,7 +15,7 @@ mod run;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fixture::{Case, Prepared, Subject, cases};
+use fixture::{Case, Prepared, Subject, cases, slice};
 use mistralrs_models::FAMILIES;
 use nn::{Files, MediaInput, MediaKind, Model, Prompt};
 use run::{Room, Sequence, greedy, prompt_logits};
@@ -34,7 +34,7 @@ macro_rules! fixtures {
     };
 }
 
-fixtures! { gemma3 gemma3_pan_scan idefics3 idefics3_smolvlm qwen2 qwen2_5_vl qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_vl qwen3_vl_moe smolvlm }
+fixtures! { gemma3 gemma3_pan_scan gemma3n gemma3n_matformer idefics3 idefics3_smolvlm qwen2 qwen2_5_vl qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_vl qwen3_vl_moe smolvlm }
 
 #[test]
 fn every_fixture_is_tested_and_every_family_has_one() {
@@ -47,7 +47,8 @@ fn every_fixture_is_tested_and_every_family_has_one() {
 
 fn conform(name: &str) {
     let files = Files::Folder(fixtures::model(name).unwrap());
-    let subject = Subject::load(&files);
+    let cases = cases(name);
+    let subject = Subject::load_slice(&files, slice(&files, &cases));
     assert_eq!(subject.loaded.leftover, [""; 0], "tensors that nobody took");
     let generation: Value = files.required_json("generation_config.json").unwrap();
     let ends: Vec<u32> = match &generation["eos_token_id"] {
@@ -56,7 +57,6 @@ fn conform(name: &str) {
     };
     let mut failures = Vec::new();
     let mut prompts = Vec::new();
-    let cases = cases(name);
     for case in &cases {
         let Some(prepared) = subject.prepare(&case.request) else { continue };
         let stage = text(case, &prepared)

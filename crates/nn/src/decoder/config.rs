@@ -121,9 +121,11 @@ pub struct GatedDeltaConfig {
 }
 
 impl DecoderConfig {
+    /// Whether what the weights are loaded for makes sense with these layers.
+    ///
     /// # Errors
     /// Only experts are to be quantised, and there are none.
-    pub(crate) fn check(&self, w: &Weights) -> Result<(), NnError> {
+    pub fn check(&self, w: &Weights) -> Result<(), NnError> {
         w.check_organization(self.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_))))
     }
 

@@ -105,7 +105,7 @@ impl Decoder {
                 add_media(&x, &batch.media, i + 1)?;
             }
         }
-        self.vocabulary.logits(&x, batch)
+        self.vocabulary.logits(&batch.wanted_of(&x)?)
     }
 }
 

@@ -4,7 +4,7 @@ use super::config::{DecoderConfig, Head};
 use crate::linear::{Embedding, Linear};
 use crate::norm::Norm;
 use crate::weights::{Bias, Role, Weights};
-use crate::{Batch, MediaRows, NnError, host};
+use crate::{MediaRows, NnError, host};
 
 /// Both ends of a decoder: tokens → hidden states, and hidden states → logits.
 #[derive(Debug)]
@@ -61,14 +61,12 @@ impl Vocabulary {
         Ok(rows)
     }
 
-    /// Hidden states [rows, hidden] → logits of the wanted rows, [wanted, vocab].
+    /// Hidden states [rows, hidden] → logits [rows, vocab].
     ///
     /// # Errors
     /// Shapes do not fit, or the device failed.
-    pub fn logits(&self, x: &Tensor, batch: &Batch) -> Result<Tensor, NnError> {
-        let wanted: Vec<u32> = batch.wanted.iter().map(|&row| row as u32).collect();
-        let x = x.index_select(&Tensor::new(wanted, x.device())?, 0)?;
-        let logits = self.head.forward(&self.norm.forward(&x)?)?;
+    pub fn logits(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        let logits = self.head.forward(&self.norm.forward(x)?)?;
         match self.softcap {
             None => Ok(logits),
             Some(cap) if host::here(&logits) => {
