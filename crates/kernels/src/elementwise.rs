@@ -1,6 +1,7 @@
 //! Sums and products of slices, element by element.
 
 use crate::isa::MulAdd;
+use crate::math::{at_least, at_most};
 use crate::{Cpu, for_each_isa, share};
 
 /// Elements that threads cut a buffer at: 4 KiB.
@@ -43,6 +44,13 @@ pub fn add_row(cpu: &Cpu, row: &[f32], y: &mut [f32]) {
     share::rows(cpu, y, width, width, |_, y| y.chunks_exact_mut(width).for_each(|y| add_part(cpu.isa, row, y)));
 }
 
+/// Multiplies every row of y [rows, width] by the same row [width].
+pub fn mul_row(cpu: &Cpu, row: &[f32], y: &mut [f32]) {
+    let width = row.len();
+    assert!(width > 0 && y.len().is_multiple_of(width), "{} elements in rows of {width}", y.len());
+    share::rows(cpu, y, width, width, |_, y| y.chunks_exact_mut(width).for_each(|y| mul_part(cpu.isa, row, y)));
+}
+
 /// y *= x
 pub fn mul(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
@@ -69,6 +77,20 @@ for_each_isa!(fn scale_part(factor: f32, y: &mut [f32]) = scale_body);
 fn scale_body<M: MulAdd>(factor: f32, y: &mut [f32]) {
     for y in y {
         *y *= factor;
+    }
+}
+
+/// Brings y into a range; what is not a number stays that.
+pub fn clamp(cpu: &Cpu, [least, most]: [f32; 2], y: &mut [f32]) {
+    share::rows(cpu, y, UNIT, UNIT, |_, y| clamp_part(cpu.isa, least, most, y));
+}
+
+for_each_isa!(fn clamp_part(least: f32, most: f32, y: &mut [f32]) = clamp_body);
+
+#[inline(always)]
+fn clamp_body<M: MulAdd>(least: f32, most: f32, y: &mut [f32]) {
+    for y in y {
+        *y = at_most(at_least(*y, least), most);
     }
 }
 
@@ -106,12 +128,16 @@ mod tests {
                 check("add_scaled", &|y| add_scaled(&cpu, -0.3, &x, y), &|x, y| y - 0.3 * x);
                 check("mul", &|y| mul(&cpu, &x, y), &|x, y| y * x);
                 check("scale", &|y| scale(&cpu, 0.7, y), &|_, y| y * 0.7);
+                check("clamp", &|y| clamp(&cpu, [-0.9, 1.1], y), &|_, y| y.clamp(-0.9, 1.1));
             }
             for (rows, width) in (1..=17).flat_map(|rows| [(rows, 1), (rows, 23), (rows, 5000)]) {
                 let (row, before) = (random(&mut rng, width, 2.0), random(&mut rng, rows * width, 2.0));
                 let mut y = before.clone();
                 add_row(&cpu, &row, &mut y);
                 assert!((0..y.len()).all(|i| y[i] == before[i] + row[i % width]), "{cpu:?} {rows} {width}");
+                let mut y = before.clone();
+                mul_row(&cpu, &row, &mut y);
+                assert!((0..y.len()).all(|i| y[i] == before[i] * row[i % width]), "{cpu:?} {rows} {width}");
                 let (factors, mut y) = (random(&mut rng, rows, 2.0), before.clone());
                 scale_rows(&cpu, &factors, &mut y);
                 assert!((0..y.len()).all(|i| y[i] == before[i] * factors[i / width]), "{cpu:?} {rows} {width}");

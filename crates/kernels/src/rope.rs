@@ -12,6 +12,8 @@ pub enum Pairing {
     Halves,
     /// 2 i and 2 i + 1 (GPT-J, GGUF's llama).
     Neighbours,
+    /// i and i + half / 2 among the first half of the elements, and the same among the second: an axis has a half to itself.
+    Quarters,
 }
 
 /// Cosines and sines of every row's angles. The first 2 * half elements of a head are turned, the rest stays as it is.
@@ -34,6 +36,7 @@ const STEPS: usize = 6;
 pub fn rope(cpu: &Cpu, x: &mut [f32], heads: HeadLayout, rotation: Rotation<'_>, norm: Option<Norm<'_>>) {
     let Rotation { cos, sin, half, .. } = rotation;
     assert!(2 * half <= heads.width, "{half} pairs in heads of {}", heads.width);
+    assert!(rotation.pairing != Pairing::Quarters || half.is_multiple_of(2), "{half} pairs of two axes");
     assert!(cos.len() == heads.rows * half && sin.len() == cos.len(), "angles of {} rows of {half}", heads.rows);
     norm.iter().for_each(|norm| norm.check(heads.width));
     heads.share(cpu, x, STEPS, |first, x, heads| {
@@ -57,6 +60,11 @@ fn rope_body<M: MulAdd>(x: &mut [f32], heads: HeadLayout, rotation: Rotation<'_>
             match pairing {
                 Pairing::Halves => turn_halves::<M>(turned, cos, sin),
                 Pairing::Neighbours => turn_neighbours::<M>(turned, cos, sin),
+                Pairing::Quarters => {
+                    let (first, second) = turned.split_at_mut(half);
+                    turn_halves::<M>(first, &cos[..half / 2], &sin[..half / 2]);
+                    turn_halves::<M>(second, &cos[half / 2..], &sin[half / 2..]);
+                }
             }
         }
     }
@@ -96,6 +104,7 @@ mod tests {
             let [a, b] = match pairing {
                 Pairing::Halves => [i, i + cos.len()],
                 Pairing::Neighbours => [2 * i, 2 * i + 1],
+                Pairing::Quarters => [i, i + cos.len() / 2].map(|at| if i < cos.len() / 2 { at } else { at + cos.len() / 2 }),
             };
             let (x, cos, sin) = ([y[a], y[b]], f64::from(cos[i]), f64::from(sin[i]));
             (y[a], y[b]) = (x[0] * cos - x[1] * sin, x[1] * cos + x[0] * sin);
@@ -109,7 +118,10 @@ mod tests {
         for cpu in Cpu::each() {
             let odd = (1..=70).map(|half| (3, 2, 2 * half + half % 3, half, half % 5));
             for (rows, count, width, half, gap) in odd.chain([(1, 9, 64, 32, 384), (40, 14, 128, 64, 512), (5, 1, 1, 0, 0)]) {
-                for pairing in [Pairing::Halves, Pairing::Neighbours] {
+                for pairing in [Pairing::Halves, Pairing::Neighbours, Pairing::Quarters] {
+                    if pairing == Pairing::Quarters && half % 2 == 1 {
+                        continue;
+                    }
                     let heads = HeadLayout { rows, count, width, row_stride: count * width + gap };
                     let before = random(&mut rng, rows * heads.row_stride, 3.0);
                     let (cos, sin) = (random(&mut rng, rows * half, 1.0), random(&mut rng, rows * half, 1.0));

@@ -1,8 +1,8 @@
 //! What the configurations of many families have in common, by Hugging Face names.
 
 use nn::{
-    Activation, AttentionConfig, DecoderConfig, Ffn, Files, GatedConfig, Head, KvSource, LayerConfig, Mixer, NormConfig, Norms,
-    OutputGate, RopeConfig, RopeScaling, Scores,
+    Activation, AttentionConfig, DecoderConfig, Ffn, Files, GatedConfig, Head, KvSource, LayerConfig, LayerScale, Mixer,
+    NormConfig, Norms, OutputGate, RopeConfig, RopeScaling, Scores,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,15 @@ pub fn read<T: DeserializeOwned>(files: &Files, file: &str, defaults: Value) -> 
 pub fn read_part<T: DeserializeOwned>(files: &Files, file: &str, key: &str, defaults: Value) -> Result<T, ModelError> {
     let mut whole: Value = files.required_json(file)?;
     parse(files, file, &format!("{key}."), merge(defaults, whole[key].take()))
+}
+
+/// The language model's keys, over the defaults of its class. They stand in `text_config`, or at the top of config.json.
+pub fn read_text<T: DeserializeOwned>(files: &Files, defaults: Value) -> Result<T, ModelError> {
+    let whole: Value = files.required_json(CONFIG)?;
+    match whole["text_config"].is_object() {
+        true => read_part(files, CONFIG, "text_config", defaults),
+        false => read(files, CONFIG, defaults),
+    }
 }
 
 fn parse<T: DeserializeOwned>(files: &Files, file: &str, above: &str, value: Value) -> Result<T, ModelError> {
@@ -100,6 +109,10 @@ impl RopeScalingConfig {
         match self.rope_type.as_deref().or(self.kind.as_deref()).unwrap_or("default") {
             "default" | "mrope" => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: need(self.factor, "factor")? }),
+            "proportional" => Ok(RopeScaling::Proportional {
+                share: self.partial_rotary_factor.unwrap_or(1.0),
+                factor: need(self.factor.or(Some(1.0)), "factor")?,
+            }),
             "llama3" => Ok(RopeScaling::Llama3 {
                 factor: need(self.factor, "factor")?,
                 low: need(self.low_freq_factor, "low_freq_factor")?,
@@ -108,6 +121,19 @@ impl RopeScalingConfig {
             }),
             other => Err(refused(format!("rope_scaling.rope_type {other:?} is not supported"))),
         }
+    }
+
+    /// A rotary embedding of heads of `head_dim` elements; the base where none is given is `theta`.
+    pub fn rope(&self, files: &Files, head_dim: usize, theta: f64) -> Result<RopeConfig, ModelError> {
+        let scaling = self.scaling(files)?;
+        let share = self.partial_rotary_factor.unwrap_or(1.0);
+        let width = match scaling {
+            RopeScaling::Proportional { .. } => head_dim,
+            _ => (head_dim as f64 * share) as usize,
+        };
+        let usable = share > 0.0 && share <= 1.0 && width > 0 && width.is_multiple_of(2);
+        require(usable, files, CONFIG, "partial_rotary_factor must make an even number of elements of head_dim")?;
+        Ok(RopeConfig { width, theta: self.rope_theta.unwrap_or(theta), scaling, sections: Vec::new() })
     }
 }
 
@@ -125,18 +151,14 @@ impl TextConfig {
         self.hidden_activation.or(self.hidden_act).unwrap_or(Activation::Silu)
     }
 
-    /// How rotary frequencies are changed.
+    /// The rotary embedding, wherever its keys stand.
     pub fn rope(&self) -> RopeScalingConfig {
-        self.rope_parameters.clone().or_else(|| self.rope_scaling.clone()).unwrap_or_default()
-    }
-
-    /// Elements of a head that the rotary embedding turns.
-    fn rotary_width(&self, files: &Files) -> Result<usize, ModelError> {
-        let share = self.rope().partial_rotary_factor.or(self.partial_rotary_factor).unwrap_or(1.0);
-        let width = (self.head_dim() as f64 * share) as usize;
-        let usable = share > 0.0 && share <= 1.0 && width > 0 && width.is_multiple_of(2);
-        require(usable, files, CONFIG, "partial_rotary_factor must make an even number of elements of head_dim")?;
-        Ok(width)
+        let rope = self.rope_parameters.clone().or_else(|| self.rope_scaling.clone()).unwrap_or_default();
+        RopeScalingConfig {
+            rope_theta: rope.rope_theta.or(self.rope_theta),
+            partial_rotary_factor: rope.partial_rotary_factor.or(self.partial_rotary_factor),
+            ..rope
+        }
     }
 
     /// The sizes make sense together.
@@ -155,9 +177,6 @@ impl TextConfig {
     /// A decoder of the Llama kind: pre-norm, gated, one rotary embedding. Families change what differs.
     pub fn decoder(&self, files: &Files, head: Head) -> Result<DecoderConfig, ModelError> {
         self.check(files)?;
-        let rope = self.rope();
-        let scaling = rope.scaling(files)?;
-        let theta = rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0);
         let activation = self.activation();
         let head_dim = self.head_dim();
         let layer = LayerConfig {
@@ -170,11 +189,13 @@ impl TextConfig {
                 v_norm: None,
                 kv: KvSource::Own,
                 rope: 0,
-                scores: Scores { scale: (head_dim as f64).powf(-0.5), softcap: None, window: None },
+                scores: Scores::plain(head_dim),
                 gate: OutputGate::Absent,
             }),
             ffn: Ffn::Gated(GatedConfig::new(self.intermediate_size, activation)),
+            beside: None,
             norms: Norms::Pre,
+            scale: LayerScale::Absent,
         };
         Ok(DecoderConfig {
             hidden: self.hidden_size,
@@ -182,7 +203,7 @@ impl TextConfig {
             embedding_scale: 1.0,
             layers: vec![layer; self.num_hidden_layers],
             norm: NormConfig::Rms { eps: self.rms_norm_eps },
-            ropes: vec![RopeConfig { width: self.rotary_width(files)?, theta, scaling, sections: Vec::new() }],
+            ropes: vec![self.rope().rope(files, head_dim, 10_000.0)?],
             head,
             logit_softcap: None,
             per_layer: None,

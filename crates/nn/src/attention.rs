@@ -14,9 +14,25 @@ pub struct Scores {
     pub softcap: Option<f64>,
     /// Tokens that are looked back at, itself included; all when absent.
     pub window: Option<usize>,
+    /// What of the later tokens is seen.
+    pub ahead: Ahead,
+}
+
+/// What a token of a decoder sees of the later ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ahead {
+    /// Those of its island ([`crate::Prompt::islands`]).
+    Island,
+    /// Nothing.
+    Nothing,
 }
 
 impl Scores {
+    /// Scaled by the width of a head (Vaswani et al. 2017), and nothing else.
+    pub fn plain(head_dim: usize) -> Self {
+        Self { scale: (head_dim as f64).powf(-0.5), softcap: None, window: None, ahead: Ahead::Island }
+    }
+
     pub(crate) fn kernel(&self) -> kernels::Scores<'static> {
         kernels::Scores {
             scale: self.scale as f32,

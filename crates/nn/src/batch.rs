@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Cache, NnError, Prompt, Tensor};
+use crate::{Ahead, Cache, NnError, Prompt, Tensor};
 
 /// Tokens of several sequences, packed without padding. A span of one row and a span of five hundred take the same path.
 #[derive(Debug, Clone, Default)]
@@ -65,8 +65,12 @@ impl Span {
     }
 
     /// As the kernels take it, for the layers of a group.
-    pub(crate) fn kernel(&self, group: usize) -> kernels::KvSpan<'_> {
-        kernels::KvSpan { rows: self.rows.clone(), start: self.start, blocks: &self.tables[group], islands: &self.islands }
+    pub(crate) fn kernel(&self, group: usize, ahead: Ahead) -> kernels::KvSpan<'_> {
+        let islands = match ahead {
+            Ahead::Island => self.islands.as_slice(),
+            Ahead::Nothing => &[],
+        };
+        kernels::KvSpan { rows: self.rows.clone(), start: self.start, blocks: &self.tables[group], islands }
     }
 
     /// The block of its state.

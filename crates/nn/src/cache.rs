@@ -7,7 +7,7 @@ use kernels::{KvCache, KvFormat, KvShape, KvSpan, Past};
 
 use crate::attention::attention_elsewhere;
 use crate::decoder::Step;
-use crate::{HeadRange, NnError, Qkv, Scores, Span, host};
+use crate::{Ahead, HeadRange, NnError, Qkv, Scores, Span, host};
 
 /// What one layer keeps per sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,7 +245,7 @@ impl CachedLayer<'_> {
         match &mut self.layer {
             Layer::Here(kv) => {
                 let stride = x.dim(1)?;
-                let spans: Vec<KvSpan> = spans.iter().map(|span| span.kernel(self.group)).collect();
+                let spans: Vec<KvSpan> = spans.iter().map(|span| span.kernel(self.group, Ahead::Nothing)).collect();
                 host::read(x, |x| {
                     let [k, v] = [qkv.keys(), qkv.values()].map(|heads| heads.of(x, stride));
                     kv.append(host::cpu(), k, v, &spans);
@@ -272,7 +272,7 @@ impl CachedLayer<'_> {
         match &self.layer {
             Layer::Here(kv) => {
                 let (rows, stride) = x.dims2()?;
-                let spans: Vec<KvSpan> = spans.iter().map(|span| span.kernel(self.group)).collect();
+                let spans: Vec<KvSpan> = spans.iter().map(|span| span.kernel(self.group, scores.ahead)).collect();
                 host::read(x, |x| {
                     let past = Past { kv, spans: &spans };
                     host::make((rows, queries.count * queries.width), |y| {
@@ -284,7 +284,7 @@ impl CachedLayer<'_> {
                 let q = queries.take(x)?;
                 let mut parts = Vec::with_capacity(spans.len());
                 for (i, span) in spans.iter().enumerate() {
-                    let view = step.view(i, scores.window)?;
+                    let view = step.view(i, scores)?;
                     let seen = runs(span, self.group, view.from, self.block_size);
                     let [k, v] = [gather(keys, &seen, q.dtype())?, gather(values, &seen, q.dtype())?];
                     let q = q.narrow(0, span.rows.start, span.rows.len())?;

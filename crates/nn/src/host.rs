@@ -66,6 +66,45 @@ pub fn scale_rows(x: Tensor, factors: &Tensor) -> Result<Tensor, NnError> {
     Ok(x)
 }
 
+/// y + x, of the same shape. Takes the place of y where it can, so nobody else may hold it.
+pub fn add_to(y: Tensor, x: &Tensor) -> Result<Tensor, NnError> {
+    if !here(&y) || y.dims() != x.dims() {
+        return Ok((y + x)?);
+    }
+    read(x, |x| change(&y, |y| kernels::elementwise::add(cpu(), x, y)))??;
+    Ok(y)
+}
+
+/// x times a number. Takes the tensor's place where it can, so nobody else may hold it.
+pub fn scale(x: Tensor, factor: f64) -> Result<Tensor, NnError> {
+    if !here(&x) {
+        return Ok((x * factor)?);
+    }
+    change(&x, |x| kernels::elementwise::scale(cpu(), factor as f32, x))?;
+    Ok(x)
+}
+
+/// x, no less than `least` and no more than `most`. Takes the tensor's place where it can, so nobody else may hold it.
+///
+/// # Errors
+/// The device failed.
+pub fn clamp(x: Tensor, [least, most]: [f32; 2]) -> Result<Tensor, NnError> {
+    if !here(&x) {
+        return Ok(x.clamp(least, most)?);
+    }
+    change(&x, |x| kernels::elementwise::clamp(cpu(), [least, most], x))?;
+    Ok(x)
+}
+
+/// cap * tanh(x / cap). Takes the tensor's place where it can, so nobody else may hold it.
+pub fn soft_cap(x: Tensor, cap: f64) -> Result<Tensor, NnError> {
+    if !here(&x) {
+        return Ok(((x / cap)?.tanh()? * cap)?);
+    }
+    change(&x, |x| kernels::activation::soft_cap(cpu(), x, cap as f32))?;
+    Ok(x)
+}
+
 /// Numbers of an intermediate result that are worth keeping together: 16 MiB. Larger ones would come fresh from the system and go
 /// back to it every time, page by page.
 pub const NUMBERS_AT_A_TIME: usize = 4 << 20;

@@ -30,7 +30,7 @@ mod vit;
 mod weights;
 
 pub use activation::Activation;
-pub use attention::{Nearby, Qkv, Scores, attention_within};
+pub use attention::{Ahead, Nearby, Qkv, Scores, attention_within};
 pub use batch::{Batch, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
@@ -38,16 +38,16 @@ pub use checkpoint::Checkpoint;
 pub use conv::{Conv2d, DepthwiseConv2d, FeatureMap, Padding, Window};
 pub use decoder::{
     AttentionConfig, Decoder, DecoderConfig, FeedForward, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig,
-    Mixer, Norms, OutputGate, PerLayerConfig, PerLayerInput, PerLayerTable, Step, TokenMixer, Vocabulary,
+    LayerScale, Mixer, Norms, OutputGate, PerLayerConfig, PerLayerInput, PerLayerTable, Step, TokenMixer, Vocabulary,
 };
 pub use error::NnError;
 pub use files::Files;
-pub use host::kv_format;
+pub use host::{add_to, clamp, in_parts, kv_format};
 pub use importance::{Calibration, Coverage, Importance, Observer};
 pub use kernels::{Isa, KvFormat};
 pub use linear::{Embedding, Format, Linear, Packed};
 pub use model::{Model, Pause, argmax};
-pub use moe::{ExpertLinear, MoeConfig, RouterConfig, Routes, Scoring, SharedExpert, Shares, Weighed};
+pub use moe::{ExpertLinear, MoeConfig, RouterConfig, RouterGate, Routes, Scoring, SharedExpert, Shares, Weighed};
 pub use norm::{Norm, NormConfig};
 pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
 pub use quant::{Organization, Quant};

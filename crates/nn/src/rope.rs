@@ -27,9 +27,16 @@ pub enum RopeScaling {
         /// Tokens of the old context.
         context: f64,
     },
+    /// The first of the pairs keep their frequencies, the others stand still.
+    Proportional {
+        /// Share of the pairs that turn.
+        share: f64,
+        /// All are divided by it.
+        factor: f64,
+    },
 }
 
-/// A rotary embedding of the pairs (i, i + half) of a head.
+/// A rotary embedding of pairs of a head's elements.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeConfig {
     /// Elements of a head that are turned; the rest stays as it is.
@@ -47,6 +54,7 @@ pub struct RopeConfig {
 pub struct Rope {
     frequencies: Vec<f32>, // [half]
     axes: Vec<usize>,      // [half]
+    pairing: Pairing,
 }
 
 /// Cosines and sines of a batch's rows, [rows, half] each.
@@ -54,17 +62,23 @@ pub struct Rope {
 pub struct RopeTable {
     cos: Tensor,
     sin: Tensor,
+    pairing: Pairing,
 }
 
 impl Rope {
-    /// Works out the frequencies.
+    /// Works out the frequencies of the pairs (i, i + half).
     pub fn new(config: &RopeConfig) -> Self {
         let half = config.width / 2;
         let plain = |i: usize| config.theta.powf(-(2.0 * i as f64) / config.width as f64);
-        let frequencies = (0..half).map(|i| scaled(plain(i), config.scaling) as f32).collect();
+        let turned = match config.scaling {
+            RopeScaling::Proportional { share, .. } => (share * half as f64) as usize,
+            _ => half,
+        };
+        let frequency = |i: usize| if i < turned { scaled(plain(i), config.scaling) as f32 } else { 0.0 };
+        let frequencies = (0..half).map(frequency).collect();
         let mut axes: Vec<usize> = config.sections.iter().flat_map(|&(axis, pairs)| vec![axis; pairs]).collect();
         axes.resize(half, 0);
-        Self { frequencies, axes }
+        Self { frequencies, axes, pairing: Pairing::Halves }
     }
 
     /// Frequencies of the pairs that two axes share in a picture: the first half turns by row, the second by column.
@@ -72,7 +86,12 @@ impl Rope {
         let quarter = width / 4;
         let frequency = |i: usize| theta.powf(-(2.0 * i as f64) / (width / 2) as f64) as f32;
         let frequencies: Vec<f32> = (0..quarter).map(frequency).collect();
-        Self { frequencies: frequencies.repeat(2), axes: [vec![1; quarter], vec![2; quarter]].concat() }
+        Self { frequencies: frequencies.repeat(2), axes: [vec![1; quarter], vec![2; quarter]].concat(), pairing: Pairing::Halves }
+    }
+
+    /// The same, where each axis has half of the head to itself: pairs (i, i + width / 4) in both halves.
+    pub fn rows_and_columns_apart(width: usize, theta: f64) -> Self {
+        Self { pairing: Pairing::Quarters, ..Self::rows_and_columns(width, theta) }
     }
 
     /// Angles of these positions.
@@ -84,14 +103,14 @@ impl Rope {
         let turns = self.frequencies.iter().zip(&self.axes);
         let angles: Vec<f32> = positions.iter().flat_map(|p| turns.clone().map(|(f, &axis)| f * p[axis] as f32)).collect();
         let of = |function: fn(f32) -> f32| Tensor::from_vec(angles.iter().map(|&a| function(a)).collect(), shape, device);
-        Ok(RopeTable { cos: of(f32::cos)?, sin: of(f32::sin)? })
+        Ok(RopeTable { cos: of(f32::cos)?, sin: of(f32::sin)?, pairing: self.pairing })
     }
 }
 
 fn scaled(frequency: f64, scaling: RopeScaling) -> f64 {
     match scaling {
         RopeScaling::None => frequency,
-        RopeScaling::Linear { factor } => frequency / factor,
+        RopeScaling::Linear { factor } | RopeScaling::Proportional { factor, .. } => frequency / factor,
         RopeScaling::Llama3 { factor, low, high, context } => {
             let wavelength = 2.0 * std::f64::consts::PI / frequency;
             let kept = ((context / wavelength - low) / (high - low)).clamp(0.0, 1.0);
@@ -144,7 +163,7 @@ impl HeadRange {
 impl RopeTable {
     /// The angles of some rows.
     pub(crate) fn narrow(&self, first: usize, rows: usize) -> Result<Self, NnError> {
-        Ok(Self { cos: self.cos.narrow(0, first, rows)?, sin: self.sin.narrow(0, first, rows)? })
+        Ok(Self { cos: self.cos.narrow(0, first, rows)?, sin: self.sin.narrow(0, first, rows)?, ..*self })
     }
 
     /// Norms (where there is one) and turns some heads of x, [rows, any number of heads * width]; the others stay as they are.
@@ -162,7 +181,7 @@ impl RopeTable {
         let turn = |norm: Option<kernels::norm::Norm<'_>>| {
             host::read(&self.cos, |cos| {
                 host::read(&self.sin, |sin| {
-                    let rotation = Rotation { cos, sin, half, pairing: Pairing::Halves };
+                    let rotation = Rotation { cos, sin, half, pairing: self.pairing };
                     host::change(&x, |x| kernels::rope::rope(host::cpu(), &mut x[heads.start()..], places, rotation, norm))
                 })
             })
@@ -186,11 +205,17 @@ impl RopeTable {
         let half = self.cos.dim(1)?;
         let rest = x.dim(2)? - 2 * half;
         let (cos, sin) = (self.cos.unsqueeze(1)?, self.sin.unsqueeze(1)?);
-        let (first, second) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
-        let mut parts = vec![
-            (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?,
-            (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?,
-        ];
+        let runs = match self.pairing {
+            Pairing::Quarters => vec![(0, half / 2), (half / 2, half / 2)], // pairs
+            Pairing::Halves | Pairing::Neighbours => vec![(0, half)],
+        };
+        let mut parts = Vec::new();
+        for (pair, pairs) in runs {
+            let (cos, sin) = (cos.narrow(2, pair, pairs)?, sin.narrow(2, pair, pairs)?);
+            let (first, second) = (x.narrow(2, 2 * pair, pairs)?, x.narrow(2, 2 * pair + pairs, pairs)?);
+            parts.push((first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?);
+            parts.push((second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?);
+        }
         if rest > 0 {
             parts.push(x.narrow(2, 2 * half, rest)?);
         }
@@ -217,6 +242,28 @@ mod tests {
             let y: Vec<f32> = turn(&table, x, heads).unwrap().flatten_all().unwrap().to_vec1().unwrap();
             y.iter().zip(expected).for_each(|(y, e)| assert!((y - e).abs() < 1e-6, "{y} {e}"));
         }
+    }
+
+    #[test]
+    fn axes_apart_turn_a_half_each() {
+        let table = Rope::rows_and_columns_apart(8, 100.0).table(&[[9, 2, 5]], &Device::Cpu).unwrap();
+        let heads = HeadRange { first: 0, count: 1, width: 8 };
+        let x = || Tensor::new(&[[1f32, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]], &Device::Cpu).unwrap();
+        let expected = [2f32, 0.2, 5.0, 0.5].map(|angle| [angle.cos(), angle.sin()]);
+        for y in [table.turn(x(), heads, None).unwrap(), table.turn_elsewhere(&x(), heads, None).unwrap()] {
+            let y: Vec<f32> = y.flatten_all().unwrap().to_vec1().unwrap();
+            for (i, [cos, sin]) in expected.into_iter().enumerate() {
+                let at = i / 2 * 4 + i % 2;
+                assert!((y[at] - cos).abs() < 1e-6 && (y[at + 2] - sin).abs() < 1e-6, "{y:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_behind_the_share_stand_still() {
+        let scaling = RopeScaling::Proportional { share: 0.5, factor: 2.0 };
+        let rope = Rope::new(&RopeConfig { width: 8, theta: 16.0, scaling, sections: Vec::new() });
+        assert_eq!(rope.frequencies, [0.5, 0.25, 0.0, 0.0]);
     }
 
     #[test]

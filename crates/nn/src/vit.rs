@@ -190,7 +190,7 @@ impl Vit {
                 Reach::Segment => runs.segments,
                 Reach::Window => runs.windows,
             };
-            let scores = Scores { scale: (self.qkv.head_dim as f64).powf(-0.5), softcap: None, window: None };
+            let scores = Scores::plain(self.qkv.head_dim);
             x = block.out.add_to(x, &attention_within(&qkv, self.qkv, runs, scores, self.format)?)?;
             x = host::in_parts(x, block.up.outputs(), |x| {
                 pause()?;
@@ -277,13 +277,13 @@ pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor, NnError> {
     Ok(squares.reshape((n, small * small, width * factor * factor))?)
 }
 
-/// Averages squares of tokens: [n, side * side, width] → [n, small * small, width].
+/// Averages squares of `factor` x `factor` tokens: [n, rows * columns, width] → [n, rows * columns / factor², width].
 ///
 /// # Errors
 /// The sides do not divide, or the device failed.
-pub fn average_pool(x: &Tensor, small: usize) -> Result<Tensor, NnError> {
+pub fn average_pool(x: &Tensor, columns: usize, factor: usize) -> Result<Tensor, NnError> {
     let (n, tokens, width) = x.dims3()?;
-    let factor = tokens.isqrt() / small;
-    let squares = x.reshape(&[n, small, factor, small, factor, width])?.permute([0, 1, 3, 5, 2, 4])?;
-    Ok(squares.reshape((n, small * small, width, factor * factor))?.mean(D::Minus1)?)
+    let (rows, columns) = (tokens / columns.max(1) / factor, columns / factor);
+    let squares = x.reshape(&[n, rows, factor, columns, factor, width])?.permute([0, 1, 3, 5, 2, 4])?;
+    Ok(squares.reshape((n, rows * columns, width, factor * factor))?.mean(D::Minus1)?)
 }

@@ -185,6 +185,15 @@ impl Weights {
         Ok(self.raw(name, shape)?.to_dtype(DType::F32)?)
     }
 
+    /// A single number, in a tensor of one element.
+    ///
+    /// # Errors
+    /// It is missing or shaped otherwise.
+    pub fn number(&self, name: &str, shape: &[usize]) -> Result<f64, NnError> {
+        let numbers = self.tensor(name, shape)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(numbers.first().copied().map_or(f64::NAN, f64::from))
+    }
+
     /// A linear layer: `name.weight` [outputs, inputs] and, where present, `name.bias` [outputs].
     ///
     /// # Errors

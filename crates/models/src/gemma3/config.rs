@@ -1,4 +1,4 @@
-use nn::{DecoderConfig, Files, LayerConfig, NormConfig, Norms, Scores};
+use nn::{Ahead, DecoderConfig, Files, LayerConfig, NormConfig, Norms, Scores};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -102,7 +102,8 @@ impl Gemma3TextConfig {
         attention.qk_norm = Some(norm);
         let (rope, window) = kind.reach(self.sliding_window);
         attention.rope = rope;
-        attention.scores = Scores { scale: self.query_pre_attn_scalar.powf(-0.5), softcap: self.attn_logit_softcapping, window };
+        let (scale, softcap) = (self.query_pre_attn_scalar.powf(-0.5), self.attn_logit_softcapping);
+        attention.scores = Scores { scale, softcap, window, ahead: Ahead::Island };
         layer.norms = Norms::Sandwich;
     }
 }

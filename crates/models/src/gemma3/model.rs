@@ -10,6 +10,7 @@ struct Tower {
     siglip: Siglip,
     pooled_norm: Norm,
     projection: Linear, // [hidden, width]
+    side: usize, // patches
     tokens_per_side: usize,
 }
 
@@ -37,6 +38,7 @@ impl Tower {
             siglip: Siglip::load(v, &tower)?,
             pooled_norm: projector.norm("mm_soft_emb_norm", v.hidden_size, NormConfig::RmsPlusOne { eps: v.layer_norm_eps })?,
             projection: projector.linear_of(projection.t()?.contiguous()?, None)?,
+            side: v.side(),
             tokens_per_side: config.tokens_per_side(),
         })
     }
@@ -45,7 +47,7 @@ impl Tower {
 impl Encode for Tower {
     fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
         let x = self.siglip.forward(input, input.rows / self.tokens_per_side.pow(2), pause)?;
-        let x = average_pool(&x, self.tokens_per_side)?;
+        let x = average_pool(&x, self.side, self.side / self.tokens_per_side)?;
         self.projection.forward(&self.pooled_norm.forward(&x.flatten_to(1)?)?)
     }
 }

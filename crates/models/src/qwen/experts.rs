@@ -1,10 +1,11 @@
-use nn::{Activation, Bias, Ffn, Files, LayerConfig, MoeConfig, RouterConfig, Scoring, SharedExpert, Shares, Weighed};
+use nn::{
+    Activation, Bias, Ffn, Files, LayerConfig, MoeConfig, RouterConfig, RouterGate, Scoring, SharedExpert, Shares, Weighed,
+};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::text::part;
 use crate::ModelError;
-use crate::config::{CONFIG, require};
+use crate::config::{CONFIG, read_text, require};
 
 /// Layers with experts: what the class says where config.json is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ struct Keys {
 impl Experts {
     /// Gives experts to the layers that have them.
     pub fn put_in(&self, files: &Files, layers: &mut [LayerConfig], activation: Activation) -> Result<(), ModelError> {
-        let keys: Keys = part(
+        let keys: Keys = read_text(
             files,
             json!({
                 "num_experts": self.experts, "num_experts_per_tok": self.chosen, "moe_intermediate_size": self.inner,
@@ -72,6 +73,7 @@ impl Experts {
                 shares: if normalised { Shares::Normalised } else { Shares::Scores },
                 scale: 1.0,
                 correction: Bias::Absent,
+                gate: RouterGate::Plain,
             },
             weighed: Weighed::Results,
             shared: shared.map(SharedExpert::Gated),

@@ -11,7 +11,7 @@ use crate::{Activation, Cache, NnError, Qkv};
 #[derive(Debug)]
 pub struct Attention {
     config: AttentionConfig,
-    /// Queries, where they are its own also keys and values, and behind these a gate for each query: [.., hidden]
+    /// Queries, where they are its own also keys and values (or keys alone), and behind these a gate for each query: [.., hidden]
     inputs: Linear,
     out: Linear, // [hidden, heads * head_dim]
     q_norm: Option<Norm>,
@@ -33,6 +33,7 @@ impl Attention {
         };
         let (kv, [k_norm, v_norm]) = match config.kv {
             KvSource::Own => (vec![all("k_proj", kv), all("v_proj", kv)], [config.qk_norm, config.v_norm]),
+            KvSource::OwnKeys => (vec![all("k_proj", kv)], [config.qk_norm, config.v_norm]),
             KvSource::Layer(_) => {
                 // Releases hold them all the same.
                 ["k_proj.", "v_proj.", "k_norm.", "v_norm."].iter().for_each(|unused| w.skip(unused));
@@ -59,7 +60,10 @@ impl Attention {
         let mut x = self.inputs.forward(x)?;
         let mut past = cache.layer(place);
         let behind = match self.config.kv {
-            KvSource::Own => {
+            KvSource::Own | KvSource::OwnKeys => {
+                if self.config.kv == KvSource::OwnKeys {
+                    x = with_keys_as_values(&x, qkv)?;
+                }
                 if self.q_norm.is_none() && self.k_norm.is_none() {
                     x = rope.turn(x, qkv.turned(), None)?;
                 } else {
@@ -88,4 +92,12 @@ impl Attention {
     pub fn out(&self) -> &Linear {
         &self.out
     }
+}
+
+/// Queries, keys and what follows → queries, keys, keys and what follows.
+fn with_keys_as_values(x: &Tensor, qkv: Qkv) -> Result<Tensor, NnError> {
+    let (keys, values) = (qkv.keys().start(), qkv.values().start());
+    let part = |from: usize, to: usize| x.narrow(1, from, to - from)?.contiguous();
+    let parts = [part(0, values)?, part(keys, values)?, part(values, x.dim(1)?)?];
+    Ok(Tensor::cat(&parts, 1)?)
 }

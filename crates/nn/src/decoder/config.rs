@@ -44,8 +44,22 @@ pub struct LayerConfig {
     pub mixer: Mixer,
     /// What works on each token.
     pub ffn: Ffn,
+    /// Experts that work beside it on x, which is what the norm before it is given: norm(ffn(..)) + norm(experts(norm(x))). The router
+    /// is given x itself. The norms are `post_feedforward_layernorm_1`, `_2` and `pre_feedforward_layernorm_2`.
+    pub beside: Option<MoeConfig>,
     /// Where norms stand.
     pub norms: Norms,
+    /// What the layer's result is multiplied by.
+    pub scale: LayerScale,
+}
+
+/// What the result of a layer, residual included, is multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerScale {
+    /// Nothing.
+    Absent,
+    /// A number, `layer_scalar`.
+    Learned,
 }
 
 /// What mixes tokens.
@@ -87,6 +101,8 @@ pub struct AttentionConfig {
 pub enum KvSource {
     /// Its own.
     Own,
+    /// Its own, and there is no `v_proj`: values are made of what `k_proj` makes, as keys are by norm and rotation.
+    OwnKeys,
     /// Those of an earlier layer with keys and values of its own, by its number. The two have the same key and value heads, the same
     /// window and the same rotary embedding; the later one has neither projections for keys and values nor a cache (Brandon et al.
     /// 2024, arXiv:2405.12981).
@@ -126,7 +142,8 @@ impl DecoderConfig {
     /// # Errors
     /// Only experts are to be quantised, and there are none.
     pub fn check(&self, w: &Weights) -> Result<(), NnError> {
-        w.check_organization(self.layers.iter().any(|layer| matches!(layer.ffn, Ffn::Moe(_))))
+        let has_experts = |layer: &LayerConfig| matches!(layer.ffn, Ffn::Moe(_)) || layer.beside.is_some();
+        w.check_organization(self.layers.iter().any(has_experts))
     }
 
     /// What a sequence leaves in the cache, and the number of each layer's place in it.
@@ -276,11 +293,13 @@ mod tests {
                 v_norm: None,
                 kv,
                 rope: 0,
-                scores: Scores { scale: 1.0, softcap: None, window },
+                scores: Scores { window, ..Scores::plain(8) },
                 gate: OutputGate::Absent,
             }),
             ffn: Ffn::Gated(GatedConfig::new(16, Activation::Silu)),
+            beside: None,
             norms: Norms::Pre,
+            scale: LayerScale::Absent,
         };
         DecoderConfig {
             hidden: 32,

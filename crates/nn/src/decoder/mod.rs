@@ -1,6 +1,7 @@
 //! The one decoder: a stack of layers over hidden states, whatever the family.
 
 mod attention;
+mod beside;
 mod config;
 mod ffn;
 mod gated_delta;
@@ -9,9 +10,10 @@ mod per_layer;
 mod step;
 mod vocabulary;
 
+use beside::Beside;
 pub use config::{
-    AttentionConfig, DecoderConfig, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig, Mixer, Norms,
-    OutputGate, PerLayerConfig,
+    AttentionConfig, DecoderConfig, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig, LayerScale, Mixer,
+    Norms, OutputGate, PerLayerConfig,
 };
 pub use ffn::FeedForward;
 pub(crate) use ffn::Gated;
@@ -39,8 +41,10 @@ pub struct Decoder {
 struct Layer {
     mixer: TokenMixer,
     ffn: FeedForward,
+    beside: Option<Beside>,
     norms: LayerNorms,
     per_layer: Option<PerLayerInput>,
+    scale: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -97,9 +101,14 @@ impl Decoder {
         let vectors = self.per_layer.as_ref().map(|table| table.vectors(&rows, batch)).transpose()?;
         let mut x = rows;
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, &step, cache)?;
+            x = layer.mix(x, &step, cache)?;
+            x = layer.work(x)?;
             if let (Some(input), Some(vectors)) = (&layer.per_layer, &vectors) {
-                x = (&x + input.forward(&x, &vectors[i])?)?;
+                let told = input.forward(&x, &vectors[i])?;
+                x = host::add_to(x, &told)?;
+            }
+            if let Some(scale) = layer.scale {
+                x = host::scale(x, scale)?;
             }
             if i < self.deepstack {
                 add_media(&x, &batch.media, i + 1)?;
@@ -126,6 +135,7 @@ impl Layer {
         Ok(Self {
             mixer: TokenMixer::load(&config.mixer, place, hidden, w)?,
             ffn: FeedForward::load(&config.ffn, hidden, &w.at("mlp"))?,
+            beside: config.beside.as_ref().map(|moe| Beside::load(moe, hidden, decoder.norm, w)).transpose()?,
             norms: match config.norms {
                 Norms::Pre => LayerNorms::Pre { mixer: norm("input_layernorm")?, ffn: norm("post_attention_layernorm")? },
                 Norms::Sandwich => LayerNorms::Sandwich {
@@ -136,25 +146,39 @@ impl Layer {
                 },
             },
             per_layer: decoder.per_layer.as_ref().map(|own| PerLayerInput::load(own, hidden, decoder.norm, w)).transpose()?,
+            scale: match config.scale {
+                LayerScale::Absent => None,
+                LayerScale::Learned => Some(w.number("layer_scalar", &[1])?),
+            },
         })
     }
 
-    fn forward(&self, x: Tensor, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+    /// x + what mixing tokens makes of it.
+    fn mix(&self, x: Tensor, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+        let (LayerNorms::Pre { mixer: before, .. } | LayerNorms::Sandwich { before_mixer: before, .. }) = &self.norms;
+        let mixed = self.mixer.mix(&before.forward(&x)?, step, cache)?;
         match &self.norms {
-            LayerNorms::Pre { mixer, ffn } => {
-                let mixed = self.mixer.mix(&mixer.forward(&x)?, step, cache)?;
-                let x = self.mixer.out().add_to(x, &mixed)?;
-                host::in_parts(x, self.ffn.width(), |x| {
-                    let normed = ffn.forward(&x)?;
-                    self.ffn.add_to(x, &normed)
-                })
-            }
-            LayerNorms::Sandwich { before_mixer, after_mixer, before_ffn, after_ffn } => {
-                let mixed = self.mixer.mix(&before_mixer.forward(&x)?, step, cache)?;
-                let x = (x + after_mixer.forward(&self.mixer.out().forward(&mixed)?)?)?;
-                let made = self.ffn.forward(&before_ffn.forward(&x)?)?;
-                Ok((x + after_ffn.forward(&made)?)?)
+            LayerNorms::Pre { .. } => self.mixer.out().add_to(x, &mixed),
+            LayerNorms::Sandwich { after_mixer, .. } => {
+                host::add_to(x, &after_mixer.forward(&self.mixer.out().forward(&mixed)?)?)
             }
         }
+    }
+
+    /// x + what working on each token makes of it.
+    fn work(&self, x: Tensor) -> Result<Tensor, NnError> {
+        let (LayerNorms::Pre { ffn: before, .. } | LayerNorms::Sandwich { before_ffn: before, .. }) = &self.norms;
+        host::in_parts(x, self.ffn.width(), |x| {
+            let normed = before.forward(&x)?;
+            let made = match (&self.norms, &self.beside) {
+                (LayerNorms::Pre { .. }, None) => return self.ffn.add_to(x, &normed),
+                (_, None) => self.ffn.forward(&normed)?,
+                (_, Some(beside)) => beside.join(self.ffn.forward(&normed)?, &x)?,
+            };
+            match &self.norms {
+                LayerNorms::Pre { .. } => host::add_to(x, &made),
+                LayerNorms::Sandwich { after_ffn, .. } => host::add_to(x, &after_ffn.forward(&made)?),
+            }
+        })
     }
 }

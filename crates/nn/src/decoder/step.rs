@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use candle_core::{Device, Tensor};
 
 use crate::rope::RopeTable;
-use crate::{Batch, NnError, Rope, Span};
+use crate::{Ahead, Batch, NnError, Rope, Scores, Span};
 
 /// What the layers of one step share: the batch, rotary angles, and masks.
 pub struct Step<'a> {
     pub(crate) batch: &'a Batch,
     ropes: Vec<RopeTable>,
-    masks: RefCell<HashMap<(usize, Option<usize>), View>>, // by span and window
+    masks: RefCell<HashMap<Sight, View>>,
     device: Device,
 }
+
+/// A span, and what its rows see: the window, and what lies ahead.
+type Sight = (usize, Option<usize>, Ahead);
 
 /// Which part of the cache a span looks at.
 #[derive(Clone)]
@@ -37,18 +40,19 @@ impl<'a> Step<'a> {
         &self.ropes[index]
     }
 
-    /// What the span's rows see under a window; worked out by the first layer that asks.
-    pub(crate) fn view(&self, span: usize, window: Option<usize>) -> Result<View, NnError> {
-        if let Some(view) = self.masks.borrow().get(&(span, window)) {
+    /// What the span's rows see; worked out by the first layer that asks.
+    pub(crate) fn view(&self, span: usize, scores: Scores) -> Result<View, NnError> {
+        let key = (span, scores.window, scores.ahead);
+        if let Some(view) = self.masks.borrow().get(&key) {
             return Ok(view.clone());
         }
-        let view = view(&self.batch.spans[span], window, &self.device)?;
-        self.masks.borrow_mut().insert((span, window), view.clone());
+        let view = view(&self.batch.spans[span], scores.window, scores.ahead, &self.device)?;
+        self.masks.borrow_mut().insert(key, view.clone());
         Ok(view)
     }
 }
 
-fn view(span: &Span, window: Option<usize>, device: &Device) -> Result<View, NnError> {
+fn view(span: &Span, window: Option<usize>, ahead: Ahead, device: &Device) -> Result<View, NnError> {
     let from = window.map_or(0, |window| (span.start + 1).saturating_sub(window));
     let (rows, tokens) = (span.rows.len(), span.end() - from);
     if rows == 1 {
@@ -57,7 +61,7 @@ fn view(span: &Span, window: Option<usize>, device: &Device) -> Result<View, NnE
     let mut mask = vec![f32::NEG_INFINITY; rows * tokens];
     for (row, line) in mask.chunks_exact_mut(tokens).enumerate() {
         let token = span.start + row;
-        let island = span.islands.iter().find(|island| island.contains(&token));
+        let island = span.islands.iter().find(|island| ahead == Ahead::Island && island.contains(&token));
         let first = window.map_or(0, |window| (token + 1).saturating_sub(window));
         let last = island.map_or(token, |island| island.end - 1);
         line[first - from..=last - from].fill(0.0);
@@ -72,17 +76,19 @@ mod tests {
     #[test]
     fn rows_see_the_past_their_window_and_their_island() {
         let island = 3..5;
-        let cases: [(usize, usize, Option<usize>, &[&str]); 5] = [
-            (0, 3, None, &["x..", "xx.", "xxx"]),
-            (2, 2, None, &["xxx.", "xxxx"]),
-            (0, 4, Some(2), &["x...", "xx..", ".xx.", "..xx"]),
-            (4, 2, Some(3), &["xxx.", ".xxx"]),
-            (2, 4, Some(2), &["xx...", ".xxx.", "..xx.", "...xx"]),
+        type Case<'a> = (usize, usize, Option<usize>, Ahead, &'a [&'a str]);
+        let cases: [Case; 6] = [
+            (0, 3, None, Ahead::Island, &["x..", "xx.", "xxx"]),
+            (2, 2, None, Ahead::Island, &["xxx.", "xxxx"]),
+            (0, 4, Some(2), Ahead::Island, &["x...", "xx..", ".xx.", "..xx"]),
+            (4, 2, Some(3), Ahead::Island, &["xxx.", ".xxx"]),
+            (2, 4, Some(2), Ahead::Island, &["xx...", ".xxx.", "..xx.", "...xx"]),
+            (2, 4, Some(2), Ahead::Nothing, &["xx...", ".xx..", "..xx.", "...xx"]),
         ];
-        for (start, rows, window, expected) in cases {
+        for (start, rows, window, ahead, expected) in cases {
             let islands = if start == 2 && rows == 4 { vec![island.clone()] } else { vec![] };
             let span = Span { rows: 0..rows, start, tables: vec![], islands };
-            let mask = view(&span, window, &Device::Cpu).unwrap().mask.unwrap().to_vec2::<f32>().unwrap();
+            let mask = view(&span, window, ahead, &Device::Cpu).unwrap().mask.unwrap().to_vec2::<f32>().unwrap();
             let drawn: Vec<String> =
                 mask.iter().map(|line| line.iter().map(|&m| if m == 0.0 { 'x' } else { '.' }).collect()).collect();
             assert_eq!(drawn, expected, "{start} {rows} {window:?}");

@@ -51,7 +51,7 @@ impl Vocabulary {
     /// A token is unknown, media rows have another width, or the device failed.
     pub fn embed(&self, tokens: &[u32], media: &[MediaRows]) -> Result<Tensor, NnError> {
         let rows = self.table.forward(tokens)?;
-        let rows = if self.scale == 1.0 { rows } else { (rows * self.scale)? };
+        let rows = if self.scale == 1.0 { rows } else { host::scale(rows, self.scale)? };
         for item in media {
             if item.rows.dim(1)? != rows.dim(1)? * self.media_parts {
                 return Err(NnError::Input("media rows as wide as the decoder takes them"));
@@ -69,11 +69,7 @@ impl Vocabulary {
         let logits = self.head.forward(&self.norm.forward(x)?)?;
         match self.softcap {
             None => Ok(logits),
-            Some(cap) if host::here(&logits) => {
-                host::change(&logits, |logits| kernels::activation::soft_cap(host::cpu(), logits, cap as f32))?;
-                Ok(logits)
-            }
-            Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
+            Some(cap) => host::soft_cap(logits, cap),
         }
     }
 }

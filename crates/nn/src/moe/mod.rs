@@ -6,7 +6,7 @@ mod router;
 mod tests;
 
 pub use experts::ExpertLinear;
-pub use router::{RouterConfig, Routes, Scoring, Shares};
+pub use router::{RouterConfig, RouterGate, Routes, Scoring, Shares};
 
 use candle_core::Tensor;
 use router::Router;
@@ -69,7 +69,7 @@ struct Shared {
 }
 
 impl Moe {
-    /// Loads `gate` (the router), `experts`, and where they are wanted `shared_expert` and `shared_expert_gate`.
+    /// Loads the router, `experts`, and where they are wanted `shared_expert` and `shared_expert_gate`.
     pub fn load(config: &MoeConfig, hidden: usize, w: &Weights) -> Result<Self, NnError> {
         let (gate_up, down) = w.role(Role::Expert).at("experts").experts(config.experts, hidden, config.inner)?;
         let shared = |inner| Gated::load(hidden, GatedConfig::new(inner, config.activation), &w.at("shared_expert"));
@@ -86,9 +86,19 @@ impl Moe {
     }
 
     /// y + what the experts make of x, [rows, hidden]. Takes the place of y.
-    pub fn add_to(&self, mut y: Tensor, x: &Tensor) -> Result<Tensor, NnError> {
+    pub fn add_to(&self, y: Tensor, x: &Tensor) -> Result<Tensor, NnError> {
+        self.add_routed(y, x, &self.route(x)?)
+    }
+
+    /// Which experts the rows of x go to.
+    pub fn route(&self, x: &Tensor) -> Result<Routes, NnError> {
+        self.router.route(x)
+    }
+
+    /// The same as [`Self::add_to`], of rows whose experts were chosen.
+    pub fn add_routed(&self, mut y: Tensor, x: &Tensor, routes: &Routes) -> Result<Tensor, NnError> {
         let pairs = (host::NUMBERS_AT_A_TIME / self.gate_up.outputs().max(1)).max(1);
-        for routes in self.router.route(x)?.parts(pairs) {
+        for routes in routes.parts(pairs) {
             let inner = match self.weighed {
                 Weighed::Results => self.gate_up.dispatch(x, &routes)?,
                 Weighed::Inputs => self.gate_up.dispatch(&routes.weigh(x)?, &routes.by_pair())?,

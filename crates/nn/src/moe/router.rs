@@ -7,6 +7,7 @@ use kernels::activation::{Activation, activate};
 use kernels::softmax::softmax;
 
 use crate::linear::Linear;
+use crate::norm::Norm;
 use crate::weights::{Bias, Role, Weights};
 use crate::{NnError, host};
 
@@ -24,6 +25,21 @@ pub struct RouterConfig {
     /// Whether there is `e_score_correction_bias`, which is added to scores while experts are chosen, and not to shares (Wang et al.
     /// 2024, "Auxiliary-Loss-Free Load Balancing").
     pub correction: Bias,
+    /// What makes its outputs.
+    pub gate: RouterGate,
+}
+
+/// What makes a router's outputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RouterGate {
+    /// A matrix, `gate`.
+    Plain,
+    /// A matrix `router.proj` over x / rms(x) * `router.scale` / √width. Shares are multiplied by the expert's number in
+    /// `router.per_expert_scale`, whatever they add up to then.
+    Normed {
+        /// Added to the mean square.
+        eps: f64,
+    },
 }
 
 /// How a router's outputs become scores.
@@ -49,7 +65,10 @@ pub enum Shares {
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,
+    norm: Option<Norm>,
     gate: Linear, // [experts, hidden]
+    /// Factors on the shares of each expert.
+    scales: Option<Vec<f32>>,
     correction: Option<Vec<f32>>,
 }
 
@@ -69,13 +88,26 @@ impl Router {
             Bias::Present => Some(w.tensor("gate.e_score_correction_bias", &[experts])?.to_vec1()?),
             Bias::Absent => None,
         };
-        let gate = w.role(Role::Router).linear("gate", hidden, experts, Bias::Absent)?;
-        Ok(Self { config: RouterConfig { chosen: config.chosen.min(experts), ..config.clone() }, gate, correction })
+        let (norm, name, scales) = match config.gate {
+            RouterGate::Plain => (None, "gate", None),
+            RouterGate::Normed { eps } => {
+                let weight = (w.tensor("router.scale", &[hidden])? * (hidden as f64).powf(-0.5))?;
+                let scales = w.tensor("router.per_expert_scale", &[experts])?.to_vec1()?;
+                (Some(Norm::Rms { weight, eps }), "router.proj", Some(scales))
+            }
+        };
+        let gate = w.role(Role::Router).linear(name, hidden, experts, Bias::Absent)?;
+        let config = RouterConfig { chosen: config.chosen.min(experts), ..config.clone() };
+        Ok(Self { config, norm, gate, scales, correction })
     }
 
     /// Of rows [rows, hidden].
     pub fn route(&self, x: &Tensor) -> Result<Routes, NnError> {
-        let outputs = self.gate.forward(x)?.to_device(&Device::Cpu)?;
+        let outputs = match &self.norm {
+            Some(norm) => self.gate.forward(&norm.forward(x)?)?,
+            None => self.gate.forward(x)?,
+        };
+        let outputs = outputs.to_device(&Device::Cpu)?;
         host::read(&outputs, |outputs| self.choose(outputs.to_vec()))
     }
 
@@ -125,7 +157,9 @@ impl Router {
             _ => chosen.iter().map(|(_, score)| score).sum::<f32>().max(1e-20),
         };
         let factor = self.config.scale as f32;
-        chosen.iter_mut().for_each(|(_, score)| *score = *score / sum * factor);
+        for (expert, score) in chosen {
+            *score = *score / sum * factor * self.scales.as_ref().map_or(1.0, |scales| scales[*expert as usize]);
+        }
     }
 }
 

@@ -92,7 +92,8 @@ fn weights(sizes: Sizes, stored: Stored, settings: LoadSettings) -> Weights {
 }
 
 fn config(sizes: Sizes, chosen: usize, scoring: Scoring) -> MoeConfig {
-    let router = RouterConfig { chosen, scoring, shares: Shares::Scores, scale: 1.0, correction: Bias::Absent };
+    let router =
+        RouterConfig { chosen, scoring, shares: Shares::Scores, scale: 1.0, correction: Bias::Absent, gate: RouterGate::Plain };
     let activation = Activation::Silu;
     MoeConfig { experts: sizes.experts, inner: sizes.inner, activation, router, weighed: Weighed::Results, shared: None }
 }
