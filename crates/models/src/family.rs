@@ -4,7 +4,9 @@ use nn::{Checkpoint, Coverage, DType, Files, LoadSettings, MediaKind, Model, Sli
 use serde_json::Value;
 
 use crate::config::CONFIG;
-use crate::{ModelError, Processor, SliceTable, gemma3, gemma3n, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl};
+use crate::{
+    ModelError, Processor, SliceTable, gemma, gemma3, gemma3n, gemma4, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl,
+};
 
 /// Reads a family's processor.
 pub type LoadProcessor = fn(&Files) -> Result<Box<dyn Processor>, ModelError>;
@@ -33,6 +35,7 @@ pub struct Family {
 pub static FAMILIES: &[Family] = &[
     gemma3::FAMILY,
     gemma3n::FAMILY,
+    gemma4::FAMILY,
     idefics3::FAMILY,
     idefics3::SMOLVLM,
     qwen2_vl::FAMILY,
@@ -41,6 +44,9 @@ pub static FAMILIES: &[Family] = &[
     qwen3_vl::MOE,
     qwen3_5::FAMILY,
     qwen3_5::MOE,
+    gemma::GEMMA,
+    gemma::GEMMA2,
+    gemma3::TEXT,
     qwen2_vl::QWEN2,
     qwen3_vl::QWEN3,
     qwen3_vl::QWEN3_MOE,

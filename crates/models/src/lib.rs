@@ -7,14 +7,17 @@
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
 //! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
-//! tower and a decoder as one model, `qwen` for that whole line, `gemma` for its language models, `siglip` for a tower, `matformer` for tables of slices, `text_only` for members without one.
+//! tower and a decoder as one model, `gemma` and `qwen` for those whole lines, `siglip` for a tower, `matformer` for tables of slices,
+//! `text_only` for members without a tower.
 
+mod clipped;
 mod config;
 mod error;
 mod family;
 mod gemma;
 mod gemma3;
 mod gemma3n;
+mod gemma4;
 mod idefics3;
 mod joined;
 mod matformer;

@@ -3,10 +3,10 @@
 use media::{Filter, Image};
 use nn::{Array, Files};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ModelError;
-use crate::config::{PREPROCESSOR, read, require};
+use crate::config::{PREPROCESSOR, read, read_part, require};
 
 /// `size` of a preprocessor_config.json, in one of its spellings.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -36,6 +36,15 @@ pub struct PixelDefaults {
     pub resample: usize,
 }
 
+impl PixelDefaults {
+    fn keys(&self) -> Value {
+        json!({
+            "image_mean": self.mean, "image_std": self.std, "resample": self.resample,
+            "rescale_factor": 1.0 / 255.0, "do_normalize": true, "do_rescale": true,
+        })
+    }
+}
+
 /// Levels → numbers, per channel; and the filter for resizing.
 #[derive(Debug, Clone)]
 pub struct Pixels {
@@ -51,11 +60,15 @@ impl Pixels {
 
     /// Reads another file of its kind.
     pub fn read_from(files: &Files, file: &str, defaults: PixelDefaults) -> Result<Self, ModelError> {
-        let defaults = json!({
-            "image_mean": defaults.mean, "image_std": defaults.std, "resample": defaults.resample,
-            "rescale_factor": 1.0 / 255.0, "do_normalize": true, "do_rescale": true,
-        });
-        let config: PixelConfig = read(files, file, defaults)?;
+        Self::new(read(files, file, defaults.keys())?, files, file)
+    }
+
+    /// Reads the object under a key of a file that holds several of its kind.
+    pub fn read_part(files: &Files, file: &str, key: &str, defaults: PixelDefaults) -> Result<Self, ModelError> {
+        Self::new(read_part(files, file, key, defaults.keys())?, files, file)
+    }
+
+    fn new(config: PixelConfig, files: &Files, file: &str) -> Result<Self, ModelError> {
         let check = |met, reason| require(met, files, file, reason);
         check(config.image_std.iter().all(|s| s.is_finite() && *s > 0.0), "image_std must be positive")?;
         check(config.image_mean.iter().all(|m| m.is_finite()), "image_mean must be finite")?;

@@ -55,6 +55,6 @@ pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
 pub use streams::{add_to_streams, mix_streams};
 pub use vit::{
     FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool,
-    patchify, pixel_shuffle,
+    average_pool_by, patchify, pixel_shuffle,
 };
 pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Slice, Weights};

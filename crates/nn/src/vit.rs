@@ -277,11 +277,20 @@ pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor, NnError> {
     Ok(squares.reshape((n, small * small, width * factor * factor))?)
 }
 
+/// Averages squares of tokens: [n, side * side, width] → [n, small * small, width].
+///
+/// # Errors
+/// The sides do not divide, or the device failed.
+pub fn average_pool(x: &Tensor, small: usize) -> Result<Tensor, NnError> {
+    let side = x.dim(1)?.isqrt();
+    average_pool_by(x, side, side / small)
+}
+
 /// Averages squares of `factor` x `factor` tokens: [n, rows * columns, width] → [n, rows * columns / factor², width].
 ///
 /// # Errors
 /// The sides do not divide, or the device failed.
-pub fn average_pool(x: &Tensor, columns: usize, factor: usize) -> Result<Tensor, NnError> {
+pub fn average_pool_by(x: &Tensor, columns: usize, factor: usize) -> Result<Tensor, NnError> {
     let (n, tokens, width) = x.dims3()?;
     let (rows, columns) = (tokens / columns.max(1) / factor, columns / factor);
     let squares = x.reshape(&[n, rows, factor, columns, factor, width])?.permute([0, 1, 3, 5, 2, 4])?;

@@ -1,22 +1,22 @@
 use nn::{Decoder, Files, Linear, MediaInput, Model, NnError, Norm, NormConfig, Pause, Role, Tensor, Weights, average_pool};
 
-use super::config::{Config, decoder};
-use crate::ModelError;
+use super::config::Config;
+use crate::gemma::{Line, decoder};
 use crate::joined::{Encode, Joined};
 use crate::siglip::Siglip;
+use crate::{ModelError, text_only};
 
 /// Views → rows: tower, average pooling, norm, projection.
 struct Tower {
     siglip: Siglip,
     pooled_norm: Norm,
     projection: Linear, // [hidden, width]
-    side: usize, // patches
     tokens_per_side: usize,
 }
 
 pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
     let config = Config::read(files)?;
-    let decoder = decoder(files)?;
+    let decoder = decoder(Line::Gemma3, files)?;
     Ok(Box::new(Joined {
         tower: Tower::load(&config, decoder.hidden, w)?,
         decoder: Decoder::load(
@@ -25,6 +25,10 @@ pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
             &w.at_any(&["language_model", ""]),
         )?,
     }))
+}
+
+pub fn load_text(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
+    text_only::model(&decoder(Line::Gemma3, files)?, w)
 }
 
 impl Tower {
@@ -38,7 +42,6 @@ impl Tower {
             siglip: Siglip::load(v, &tower)?,
             pooled_norm: projector.norm("mm_soft_emb_norm", v.hidden_size, NormConfig::RmsPlusOne { eps: v.layer_norm_eps })?,
             projection: projector.linear_of(projection.t()?.contiguous()?, None)?,
-            side: v.side(),
             tokens_per_side: config.tokens_per_side(),
         })
     }
@@ -47,7 +50,7 @@ impl Tower {
 impl Encode for Tower {
     fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
         let x = self.siglip.forward(input, input.rows / self.tokens_per_side.pow(2), pause)?;
-        let x = average_pool(&x, self.side, self.side / self.tokens_per_side)?;
+        let x = average_pool(&x, self.tokens_per_side)?;
         self.projection.forward(&self.pooled_norm.forward(&x.flatten_to(1)?)?)
     }
 }

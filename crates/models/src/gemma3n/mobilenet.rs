@@ -317,7 +317,7 @@ impl Attention {
             }
         };
         let heads = Qkv { heads: places / seen * self.heads, kv_heads: 1, head_dim: self.head_dim };
-        let scores = Scores { scale: (self.head_dim as f64).powf(-0.5), softcap: None, window: None };
+        let scores = Scores::plain(self.head_dim);
         let mixed = attention_within(&qkv, heads, &[seen], scores, self.format)?;
         let mixed = mixed.reshape((places, self.heads * self.head_dim))?;
         Ok(FeatureMap { rows: self.out.add_to(x.rows, &mixed)?, size: x.size })

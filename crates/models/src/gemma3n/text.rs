@@ -1,8 +1,8 @@
 //! `text_config`, and what is left of it in a slice.
 
 use nn::{
-    Activation, AttentionConfig, DecoderConfig, Ffn, Files, GatedConfig, Gates, Head, KvSource, LayerConfig, Mixer, NormConfig,
-    Norms, OutputGate, PerLayerConfig, RopeConfig, RopeScaling, Scores, Slice,
+    Activation, AttentionConfig, DecoderConfig, Ffn, Files, GatedConfig, Gates, Head, KvSource, LayerConfig, LayerScale, Mixer,
+    NormConfig, Norms, OutputGate, PerLayerConfig, RopeConfig, RopeScaling, Scores, Slice,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -241,11 +241,13 @@ impl TextConfig {
                 v_norm: Some(NormConfig::RmsUnweighted { eps: self.rms_norm_eps }),
                 kv: KvSource::Own,
                 rope,
-                scores: Scores { scale: 1.0, softcap: None, window },
+                scores: Scores { scale: 1.0, window, ..Scores::plain(self.head_dim) },
                 gate: OutputGate::Absent,
             }),
             ffn: Ffn::Gated(GatedConfig { inner: kept.inner, stored: kept.stored, activation: self.hidden_activation, gates }),
+            beside: None,
             norms: Norms::Sandwich,
+            scale: LayerScale::Absent,
         }
     }
 }

@@ -1,6 +1,3 @@
-//! What language models of the Gemma line have in common: layers that look at everything and layers that look at a window, with a
-//! rotary embedding for each type, and layers at the end that share keys and values.
-
 use nn::{Files, KvSource, LayerConfig, RopeConfig, RopeScaling};
 use serde::Deserialize;
 
@@ -26,6 +23,13 @@ impl LayerType {
         (0..layers).map(at).collect()
     }
 
+    /// What config.json gives, or every so manieth looks at everything.
+    pub fn read(given: Option<Vec<Self>>, period: usize, layers: usize, files: &Files) -> Result<Vec<Self>, ModelError> {
+        let types = given.unwrap_or_else(|| Self::every(period, layers));
+        require(types.len() == layers, files, CONFIG, "layer_types must name every layer")?;
+        Ok(types)
+    }
+
     /// Number of the rotary embedding, and the window.
     pub fn reach(self, window: usize) -> (usize, Option<usize>) {
         match self {
@@ -36,10 +40,21 @@ impl LayerType {
 }
 
 /// `rope_parameters`, by type of layer.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct RopeParameters {
     full_attention: Option<RopeScalingConfig>,
     sliding_attention: Option<RopeScalingConfig>,
+}
+
+impl RopeParameters {
+    /// The rotary embedding of a type of layer; `default` where nothing is given.
+    pub fn rope(&self, files: &Files, kind: LayerType, default: RopeConfig) -> Result<RopeConfig, ModelError> {
+        let given = match kind {
+            LayerType::SlidingAttention => &self.sliding_attention,
+            LayerType::FullAttention => &self.full_attention,
+        };
+        given.as_ref().map_or(Ok(default.clone()), |given| given.rope(files, default.width, default.theta))
+    }
 }
 
 /// For sliding layers, then for global ones. `rope_scaling`, which is in `full` already, is about global layers alone.
@@ -50,18 +65,23 @@ pub fn ropes(
     files: &Files,
 ) -> Result<Vec<RopeConfig>, ModelError> {
     let sliding = RopeConfig { theta: local_theta, scaling: RopeScaling::None, ..full.clone() };
-    let changed = |rope: RopeConfig, change: &Option<RopeScalingConfig>| match change {
-        Some(change) => Ok::<_, ModelError>(RopeConfig {
-            theta: change.rope_theta.unwrap_or(rope.theta),
-            scaling: change.scaling(files)?,
-            ..rope
-        }),
-        None => Ok(rope),
-    };
     match by_type {
-        Some(by_type) => Ok(vec![changed(sliding, &by_type.sliding_attention)?, changed(full, &by_type.full_attention)?]),
+        Some(by_type) => {
+            let rope = |kind, default| by_type.rope(files, kind, default);
+            Ok(vec![rope(LayerType::SlidingAttention, sliding)?, rope(LayerType::FullAttention, full)?])
+        }
         None => Ok(vec![sliding, full]),
     }
+}
+
+/// A token sees itself at least.
+pub fn check_window(sliding_window: usize, files: &Files) -> Result<(), ModelError> {
+    require(sliding_window > 0, files, CONFIG, "sliding_window must be positive")
+}
+
+/// A cap leaves something.
+pub fn check_cap(cap: Option<f64>, key: &str, files: &Files) -> Result<(), ModelError> {
+    require(cap.is_none_or(|cap| cap.is_finite() && cap > 0.0), files, CONFIG, &format!("{key} must be positive"))
 }
 
 /// Lets the last `shared` layers look at the keys and values of the last layer of their type that is not one of them.

@@ -1,0 +1,207 @@
+use media::{Clip, Image, VideoInfo, VideoOptions};
+use nn::{Array, Files, MediaInput, MediaKind, Prompt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use text::Piece;
+
+use super::config::{Config, VisionConfig, has_islands};
+use super::tower::array_names;
+use crate::config::{CONFIG, read_part, require};
+use crate::pixels::{PixelDefaults, Pixels};
+use crate::{Marker, Media, ModelError, Processed, Processor};
+
+/// Holds the configurations of all processors.
+const PROCESSOR: &str = "processor_config.json";
+const PIXELS: PixelDefaults = PixelDefaults { mean: [0.0; 3], std: [1.0; 3], resample: 3 };
+
+struct Gemma4 {
+    images: Patches,
+    videos: Patches,
+    /// Frames of a clip that are looked at.
+    num_frames: usize,
+    image_token: u32,
+    video_token: u32,
+    islands: bool,
+}
+
+/// `image_processor` or `video_processor`.
+#[derive(Debug, Deserialize)]
+struct PatchConfig {
+    patch_size: usize,
+    pooling_kernel_size: usize,
+    max_soft_tokens: usize,
+}
+
+/// What only `video_processor` has.
+#[derive(Debug, Deserialize)]
+struct VideoConfig {
+    num_frames: usize,
+}
+
+/// Resizes and cuts pictures, or frames of clips.
+struct Patches {
+    patch: usize,
+    pooling: usize,
+    /// Rows that a picture becomes at most.
+    rows_max: usize,
+    pixels: Pixels,
+}
+
+pub fn load(files: &Files) -> Result<Box<dyn Processor>, ModelError> {
+    let config = Config::read(files)?;
+    let video: VideoConfig = read_part(files, PROCESSOR, "video_processor", json!({"num_frames": 32}))?;
+    require(video.num_frames > 0, files, PROCESSOR, "video_processor.num_frames must be positive")?;
+    Ok(Box::new(Gemma4 {
+        images: Patches::read(files, "image_processor", 280, &config.vision_config)?,
+        videos: Patches::read(files, "video_processor", 70, &config.vision_config)?,
+        num_frames: video.num_frames,
+        image_token: config.image_token_id,
+        video_token: config.video_token_id,
+        islands: has_islands(files)?,
+    }))
+}
+
+impl Processor for Gemma4 {
+    fn markers(&self) -> &'static [Marker] {
+        &[Marker { kind: MediaKind::Image, text: "<|image|>" }, Marker { kind: MediaKind::Video, text: "<|video|>" }]
+    }
+
+    /// Evenly spread, each at the beginning of its share of the clip.
+    fn sample(&self, clip: &VideoInfo, options: &VideoOptions) -> Vec<usize> {
+        let most = options.max_frames.unwrap_or(self.num_frames);
+        let wanted = options.fps.map_or(most, |fps| (clip.duration() * fps) as usize);
+        let count = wanted.min(most).clamp(1, clip.frames);
+        let stride = clip.frames as f64 / count as f64;
+        (0..count).map(|i| (i as f64 * stride) as usize).collect()
+    }
+
+    fn process(&self, media: Media) -> Result<Processed, ModelError> {
+        match media {
+            Media::Image(image) => Ok(self.image(&image)),
+            Media::Video(clip) => self.video(clip),
+        }
+    }
+
+    fn arrange(&self, prompt: &mut Prompt) {
+        if self.islands {
+            prompt.islands = prompt.media.iter().flat_map(|item| item.at.iter().cloned()).collect();
+        }
+    }
+}
+
+impl Gemma4 {
+    fn image(&self, image: &Image) -> Processed {
+        let image = self.images.resized(image);
+        let rows = self.images.rows(&image);
+        let names = array_names(MediaKind::Image);
+        let [pixels, places] = self.images.cut(std::slice::from_ref(&image));
+        let input = MediaInput::new(MediaKind::Image, rows, [(names.pixels, pixels), (names.places, places)]);
+        Processed { input: input.into(), pieces: view("", self.image_token, rows).into() }
+    }
+
+    fn video(&self, clip: Clip) -> Result<Processed, ModelError> {
+        let times = clip.times.clone();
+        let frames = clip.each(|frame| Ok::<_, ModelError>(self.videos.resized(&frame)))?;
+        let rows = frames.first().map_or(0, |frame| self.videos.rows(frame));
+        let names = array_names(MediaKind::Video);
+        let [pixels, places] = self.videos.cut(&frames);
+        let count = Array { shape: vec![1], data: vec![frames.len() as f32] };
+        let arrays = [(names.pixels, pixels), (names.places, places), ("num_frames_per_video", count)];
+        let input = MediaInput::new(MediaKind::Video, rows * frames.len(), arrays);
+        let separators = std::iter::once("").chain(std::iter::repeat(" "));
+        let moments = times.iter().zip(separators).map(|(time, separator)| format!("{separator}{} ", moment(*time)));
+        let pieces = moments.flat_map(|moment| view(&moment, self.video_token, rows)).collect();
+        Ok(Processed { input: input.into(), pieces })
+    }
+}
+
+/// The rows of a picture or frame, between its brackets.
+fn view(before: &str, token: u32, rows: usize) -> [Piece; 3] {
+    let words = |words: String| Piece::Text(words);
+    [words(format!("{before}<|image>")), Piece::Slots { token, count: rows }, words("<image|>".into())]
+}
+
+/// Minutes and seconds.
+fn moment(seconds: f64) -> String {
+    let seconds = seconds as usize;
+    format!("{:02}:{:02}", seconds / 60, seconds % 60)
+}
+
+impl Patches {
+    fn read(files: &Files, key: &str, rows_max: usize, vision: &VisionConfig) -> Result<Self, ModelError> {
+        let defaults: Value = json!({"patch_size": 16, "pooling_kernel_size": 3, "max_soft_tokens": rows_max});
+        let config: PatchConfig = read_part(files, PROCESSOR, key, defaults)?;
+        let check = |met, reason: &str| require(met, files, PROCESSOR, &format!("{key}.{reason}"));
+        let same = config.patch_size == vision.patch_size && config.pooling_kernel_size == vision.pooling_kernel_size;
+        check(same, &format!("patch_size and pooling_kernel_size must be those of vision_config of {CONFIG}"))?;
+        let side_max = config.max_soft_tokens.saturating_mul(config.pooling_kernel_size);
+        let places = config.max_soft_tokens > 0 && side_max <= vision.position_embedding_size;
+        check(places, &format!("max_soft_tokens must be positive and fit vision_config.position_embedding_size of {CONFIG}"))?;
+        Ok(Self {
+            patch: config.patch_size,
+            pooling: config.pooling_kernel_size,
+            rows_max: config.max_soft_tokens,
+            pixels: Pixels::read_part(files, PROCESSOR, key, PIXELS)?,
+        })
+    }
+
+    fn resized(&self, image: &Image) -> Image {
+        let [width, height] = self.size(image.width(), image.height());
+        image.resize(width, height, self.pixels.filter)
+    }
+
+    /// Width and height: the largest multiples of a row's side with nearly the same shape, of no more rows than allowed.
+    fn size(&self, width: usize, height: usize) -> [usize; 2] {
+        let unit = self.patch * self.pooling;
+        let area = self.rows_max * unit * unit;
+        let factor = (area as f64 / (width * height) as f64).sqrt();
+        let [mut columns, mut rows] = [width, height].map(|side| (factor * side as f64 / unit as f64).floor() as usize);
+        if rows == 0 {
+            (rows, columns) = (1, (width / height).min(self.rows_max));
+        } else if columns == 0 {
+            (rows, columns) = ((height / width).min(self.rows_max), 1);
+        }
+        [columns.max(1) * unit, rows.max(1) * unit]
+    }
+
+    /// Rows that a resized picture becomes.
+    fn rows(&self, image: &Image) -> usize {
+        let unit = self.patch * self.pooling;
+        (image.width() / unit) * (image.height() / unit)
+    }
+
+    /// Pictures of one size as patches [pictures, patches at most, patch * patch * 3], pixel by pixel, and their columns and rows
+    /// [pictures, patches at most, 2]; zero and -1 where there is no patch.
+    fn cut(&self, images: &[Image]) -> [Array; 2] {
+        let (patch, most) = (self.patch, self.rows_max * self.pooling * self.pooling);
+        let elements = patch * patch * 3;
+        let (mut pixels, mut places) = (Vec::with_capacity(images.len() * most * elements), Vec::new());
+        for (image, end) in images.iter().zip(1..) {
+            for row in 0..image.height() / patch {
+                for column in 0..image.width() / patch {
+                    for y in row * patch..(row + 1) * patch {
+                        let line = &image.rgb()[(y * image.width() + column * patch) * 3..][..patch * 3];
+                        pixels.extend(line.iter().enumerate().map(|(i, level)| self.pixels.value(i % 3, *level)));
+                    }
+                    places.extend([column as f32, row as f32]);
+                }
+            }
+            pixels.resize(end * most * elements, 0.0);
+            places.resize(end * most * 2, -1.0);
+        }
+        let array = |width, data| Array { shape: vec![images.len(), most, width], data };
+        [array(elements, pixels), array(2, places)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_minutes_and_seconds() {
+        for (seconds, words) in [(0.0, "00:00"), (1.99, "00:01"), (61.0, "01:01"), (3600.0, "60:00")] {
+            assert_eq!(moment(seconds), words);
+        }
+    }
+}
