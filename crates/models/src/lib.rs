@@ -7,7 +7,7 @@
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
 //! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
-//! tower and a decoder as one model, `qwen` for that whole line, `siglip` for a tower, `text_only` for members without one.
+//! tower and a decoder as one model, `qwen` for that whole line, `llama` for decoders, `siglip` and `whisper` for towers, `text_only` for members without one.
 
 mod config;
 mod error;
@@ -15,6 +15,7 @@ mod family;
 mod gemma3;
 mod idefics3;
 mod joined;
+mod llama;
 mod pixels;
 mod processor;
 mod prompt;
@@ -25,6 +26,8 @@ mod qwen3_5;
 mod qwen3_vl;
 mod siglip;
 mod text_only;
+mod voxtral;
+mod whisper;
 
 pub use error::ModelError;
 pub use family::{FAMILIES, Family, LoadModel, LoadProcessor, Loaded, load};

@@ -12,6 +12,7 @@ mod attention;
 mod batch;
 mod cache;
 mod checkpoint;
+mod conv;
 mod decoder;
 mod error;
 mod files;
@@ -33,6 +34,7 @@ pub use batch::{Batch, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
 pub use checkpoint::Checkpoint;
+pub use conv::{Conv1d, Conv1dConfig};
 pub use decoder::{AttentionConfig, Decoder, DecoderConfig, Ffn, GatedDeltaConfig, Head, LayerConfig, Mixer, Norms, OutputGate};
 pub use error::NnError;
 pub use files::Files;
@@ -47,7 +49,7 @@ pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
 pub use quant::{Organization, Quant};
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
 pub use vit::{
-    FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool,
-    patchify, pixel_shuffle,
+    FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, WHISPER_NAMES,
+    average_pool, patchify, pixel_shuffle,
 };
 pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Weights};
