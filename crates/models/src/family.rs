@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::config::CONFIG;
 use crate::{
-    ModelError, Processor, SliceTable, gemma, gemma3, gemma3n, gemma4, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl,
+    ModelError, Processor, SliceTable, gemma, gemma3, gemma3n, gemma4, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, voxtral,
 };
 
 /// Reads a family's processor.
@@ -44,6 +44,7 @@ pub static FAMILIES: &[Family] = &[
     qwen3_vl::MOE,
     qwen3_5::FAMILY,
     qwen3_5::MOE,
+    voxtral::FAMILY,
     gemma::GEMMA,
     gemma::GEMMA2,
     gemma3::TEXT,

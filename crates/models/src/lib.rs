@@ -7,8 +7,8 @@
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
 //! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
-//! tower and a decoder as one model, `gemma` and `qwen` for those whole lines, `siglip` for a tower, `matformer` for tables of slices,
-//! `text_only` for members without a tower.
+//! tower and a decoder as one model, `gemma` and `qwen` for those whole lines, `llama` for decoders, `siglip`, `whisper` and
+//! `conformer` for towers, `matformer` for tables of slices, `text_only` for members without a tower.
 
 mod clipped;
 mod config;
@@ -20,6 +20,7 @@ mod gemma3n;
 mod gemma4;
 mod idefics3;
 mod joined;
+mod llama;
 mod matformer;
 mod pixels;
 mod processor;
@@ -31,6 +32,8 @@ mod qwen3_5;
 mod qwen3_vl;
 mod siglip;
 mod text_only;
+mod voxtral;
+mod whisper;
 
 pub use error::ModelError;
 pub use family::{FAMILIES, Family, LoadModel, LoadProcessor, Loaded, load};

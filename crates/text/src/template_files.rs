@@ -31,6 +31,8 @@ pub struct TemplateFiles {
     pub tokenizer_config: Option<(String, String)>,
     /// chat_template.json
     pub chat_template_json: Option<(String, String)>,
+    /// A template that is known for all models of this kind, in case that they ship none.
+    pub of_family: Option<&'static str>,
 }
 
 impl TemplateFiles {
@@ -73,7 +75,8 @@ impl TemplateFiles {
         let chosen = in_json(&self.processor_config)
             .or_else(|| self.chat_template_jinja.clone())
             .or_else(|| in_json(&self.tokenizer_config))
-            .or_else(|| in_json(&self.chat_template_json));
+            .or_else(|| in_json(&self.chat_template_json))
+            .or_else(|| self.of_family.map(|source| ("the template of this family".into(), source.into())));
         let (name, source) = chosen.ok_or(TextError::NoTemplate)?;
         Ok(TemplateFile { name, source, tokens })
     }
@@ -142,15 +145,17 @@ mod tests {
                 r#"{"bos_token": {"content": "<s>"}, "eos_token": null, "chat_template": [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "5"}]}"#,
             ),
             chat_template_json: file("chat_template.json", r#"{"chat_template": "6"}"#),
+            of_family: Some("7"),
         };
         type Remove = fn(&mut TemplateFiles);
-        let steps: [(&str, Remove); 6] = [
+        let steps: [(&str, Remove); 7] = [
             ("1", |f| f.jinja_explicit = None),
             ("2", |f| f.chat_template = None),
             ("3", |f| f.processor_config = None),
             ("4", |f| f.chat_template_jinja = None),
             ("5", |f| f.tokenizer_config = None),
             ("6", |f| f.chat_template_json = None),
+            ("7", |f| f.of_family = None),
         ];
         let mut files = everything;
         for (expected, remove) in steps {

@@ -74,6 +74,7 @@ impl Processor for Gemma3n {
         let views = match media {
             Media::Image(image) => vec![view(&image)],
             Media::Video(clip) => clip.each(|frame| Ok::<_, ModelError>(view(&frame)))?,
+            Media::Audio(_) => return Err(media.refused()),
         };
         let pieces = views.iter().flat_map(|_| self.block()).collect();
         let arrays = [("pixel_values", self.pixels.planes(&views))];

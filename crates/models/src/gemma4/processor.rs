@@ -79,6 +79,7 @@ impl Processor for Gemma4 {
         match media {
             Media::Image(image) => Ok(self.image(&image)),
             Media::Video(clip) => self.video(clip),
+            Media::Audio(_) => Err(media.refused()),
         }
     }
 
