@@ -95,8 +95,26 @@ async fn one_line_names_the_file_and_the_key() {
 
 #[tokio::test]
 async fn families_check_what_they_alone_have() {
-    let (config, video) = ("config.json", "video_preprocessor_config.json");
+    let (config, video, processor) = ("config.json", "video_preprocessor_config.json", "processor_config.json");
     let cases = [
+        ("gemma", config, "/attention_bias", json!(true)),
+        ("gemma2", config, "/attn_logit_softcapping", json!(0)),
+        ("gemma2", config, "/sliding_window", json!(0)),
+        ("gemma3_text", config, "/query_pre_attn_scalar", json!(-1)),
+        ("gemma4", config, "/text_config/num_kv_shared_layers", json!(6)),
+        ("gemma4", config, "/text_config/layer_types", json!(["full_attention"])),
+        ("gemma4", config, "/text_config/global_head_dim", json!(0)),
+        ("gemma4", config, "/text_config/pad_token_id", json!(704)),
+        ("gemma4", config, "/vision_config/head_dim", json!(6)),
+        ("gemma4", config, "/audio_config/num_attention_heads", json!(0)),
+        ("gemma4", config, "/audio_config/attention_context_right", json!(1)),
+        ("gemma4", processor, "/image_processor/max_soft_tokens", json!(10_000)),
+        ("gemma4", processor, "/image_processor/patch_size", json!(5)),
+        ("gemma4", processor, "/video_processor/num_frames", json!(0)),
+        ("gemma4", processor, "/feature_extractor/hop_length", json!(0)),
+        ("gemma4_31b", config, "/text_config/num_global_key_value_heads", json!(3)),
+        ("gemma4_31b", config, "/text_config/use_bidirectional_attention", json!("all")),
+        ("gemma4_moe", config, "/text_config/top_k_experts", json!(9)),
         ("qwen2", config, "/sliding_window", json!(0)),
         ("qwen2_5_vl", config, "/vision_config/window_size", json!(27)),
         ("qwen2_5_vl", config, "/vision_config/tokens_per_second", json!(-1)),

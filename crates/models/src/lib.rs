@@ -10,8 +10,8 @@
 //! tower and a decoder as one model, `gemma` and `qwen` for those whole lines, `llama` for decoders, `siglip`, `whisper` and
 //! `conformer` for towers, `matformer` for tables of slices, `text_only` for members without a tower.
 
-mod clipped;
 mod config;
+mod conformer;
 mod error;
 mod family;
 mod gemma;
@@ -24,6 +24,7 @@ mod llama;
 mod matformer;
 mod pixels;
 mod processor;
+mod projection;
 mod prompt;
 mod qwen;
 mod qwen2_5_vl;

@@ -7,6 +7,9 @@ use crate::{NnError, host};
 /// Elementwise functions, by the names of Hugging Face configs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Activation {
+    /// max(x, 0)
+    #[serde(rename = "relu")]
+    Relu,
     /// σ(x) = 1 / (1 + e^-x)
     #[serde(rename = "sigmoid")]
     Sigmoid,
@@ -35,6 +38,7 @@ impl Activation {
             return Ok(x);
         }
         Ok(match self {
+            Self::Relu => x.relu()?,
             Self::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip()?,
             Self::Silu => x.silu()?,
             Self::Gelu => x.gelu_erf()?,
@@ -48,16 +52,30 @@ impl Activation {
     /// # Errors
     /// The device failed.
     pub fn gate(self, both: Tensor) -> Result<Tensor, NnError> {
+        self.gate_half(&both, 0)
+    }
+
+    /// Values and gates side by side (Dauphin et al. 2016): the same.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn gate_last(self, both: Tensor) -> Result<Tensor, NnError> {
+        self.gate_half(&both, 1)
+    }
+
+    /// `gates` is the number of the half that they are.
+    fn gate_half(self, both: &Tensor, gates: usize) -> Result<Tensor, NnError> {
         let (rows, width) = both.dims2()?;
         let inner = width / 2;
-        if host::here(&both) {
+        if host::here(both) {
             let gate = Gate::new(self.kernel());
-            return host::read(&both, |both| {
-                host::make((rows, inner), |y| gated(host::cpu(), gate, Gated::gate_first(both, inner), y))
+            return host::read(both, |both| {
+                let both = if gates == 0 { Gated::gate_first(both, inner) } else { Gated::gate_last(both, inner) };
+                host::make((rows, inner), |y| gated(host::cpu(), gate, both, y))
             })?;
         }
-        let gates = self.forward(both.narrow(D::Minus1, 0, inner)?.contiguous()?)?;
-        Ok((gates * both.narrow(D::Minus1, inner, inner)?)?)
+        let half = |number: usize| both.narrow(D::Minus1, number * inner, inner);
+        Ok((self.forward(half(gates)?.contiguous()?)? * half(1 - gates)?)?)
     }
 
     /// Gates in the columns of wider rows from `first` on, and values [rows, inner] → activation(gates) * values, [rows, inner].
@@ -82,6 +100,7 @@ impl Activation {
 
     fn kernel(self) -> kernels::Activation {
         match self {
+            Self::Relu => kernels::Activation::Relu,
             Self::Sigmoid => kernels::Activation::Sigmoid,
             Self::Silu => kernels::Activation::Silu,
             Self::Gelu => kernels::Activation::Gelu,

@@ -67,6 +67,9 @@ pub fn scale_rows(x: Tensor, factors: &Tensor) -> Result<Tensor, NnError> {
 }
 
 /// y + x, of the same shape. Takes the place of y where it can, so nobody else may hold it.
+///
+/// # Errors
+/// Shapes do not fit, or the device failed.
 pub fn add_to(y: Tensor, x: &Tensor) -> Result<Tensor, NnError> {
     if !here(&y) || y.dims() != x.dims() {
         return Ok((y + x)?);
@@ -76,11 +79,26 @@ pub fn add_to(y: Tensor, x: &Tensor) -> Result<Tensor, NnError> {
 }
 
 /// x times a number. Takes the tensor's place where it can, so nobody else may hold it.
+///
+/// # Errors
+/// The device failed.
 pub fn scale(x: Tensor, factor: f64) -> Result<Tensor, NnError> {
     if !here(&x) {
         return Ok((x * factor)?);
     }
     change(&x, |x| kernels::elementwise::scale(cpu(), factor as f32, x))?;
+    Ok(x)
+}
+
+/// x [rows, width] times a factor for each column [width]. Takes the tensor's place where it can, so nobody else may hold it.
+///
+/// # Errors
+/// Shapes do not fit, or the device failed.
+pub fn scale_columns(x: Tensor, factors: &Tensor) -> Result<Tensor, NnError> {
+    if !here(&x) || x.dim(candle_core::D::Minus1)? != factors.elem_count() {
+        return Ok(x.broadcast_mul(factors)?);
+    }
+    read(factors, |factors| change(&x, |x| kernels::elementwise::mul_row(cpu(), factors, x)))??;
     Ok(x)
 }
 

@@ -44,7 +44,7 @@ pub use decoder::{
 };
 pub use error::NnError;
 pub use files::Files;
-pub use host::{add_to, clamp, in_parts, kv_format};
+pub use host::{add_to, clamp, in_parts, kv_format, scale, scale_columns};
 pub use importance::{Calibration, Coverage, Importance, Observer};
 pub use kernels::{Isa, KvFormat};
 pub use linear::{Embedding, Format, Linear, Packed};

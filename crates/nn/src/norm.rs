@@ -25,6 +25,11 @@ pub enum NormConfig {
         /// Added to the variance.
         eps: f64,
     },
+    /// (x - mean) / std * w
+    LayerUnbiased {
+        /// Added to the variance.
+        eps: f64,
+    },
 }
 
 impl NormConfig {
@@ -36,6 +41,7 @@ impl NormConfig {
             Self::RmsPlusOne { eps } => Self::RmsPlusOne { eps: less(eps) },
             Self::RmsUnweighted { eps } => Self::RmsUnweighted { eps: less(eps) },
             Self::Layer { eps } => Self::Layer { eps: less(eps) },
+            Self::LayerUnbiased { eps } => Self::LayerUnbiased { eps: less(eps) },
         }
     }
 }

@@ -416,6 +416,7 @@ impl Weights {
             NormConfig::Rms { eps } | NormConfig::RmsUnweighted { eps } => Norm::Rms { weight, eps },
             NormConfig::RmsPlusOne { eps } => Norm::Rms { weight: (weight + 1.0)?, eps },
             NormConfig::Layer { eps } => Norm::Layer { weight, bias: self.tensor(&format!("{name}.bias"), &[width])?, eps },
+            NormConfig::LayerUnbiased { eps } => Norm::Layer { bias: weight.zeros_like()?, weight, eps },
         })
     }
 

@@ -6,16 +6,39 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::ModelError;
-use crate::clipped::Clipping;
-use crate::config::{CONFIG, TextConfig, head, read, read_text, require};
+use crate::config::{CONFIG, TextConfig, head, read, read_part, read_text, require};
+use crate::conformer::{ConformerConfig, ConformerNames};
 use crate::gemma::{LayerType, RopeParameters, check_cap, check_window, share_keys_and_values};
+use crate::projection::Stored;
 
 /// config.json.
 #[derive(Debug, Deserialize)]
 pub struct Config {
     pub image_token_id: u32,
     pub video_token_id: u32,
+    pub audio_token_id: u32,
     pub vision_config: VisionConfig,
+    /// Of members that listen.
+    #[serde(skip)]
+    pub audio_config: Option<AudioConfig>,
+}
+
+/// `audio_config`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct AudioConfig {
+    pub hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    hidden_act: Activation,
+    pub subsampling_conv_channels: [usize; 2],
+    conv_kernel_size: usize,
+    residual_weight: f64,
+    attention_context_left: usize,
+    attention_context_right: usize,
+    attention_logit_cap: f64,
+    use_clipped_linears: bool,
+    pub rms_norm_eps: f64,
+    pub output_proj_dims: usize,
 }
 
 /// `vision_config`.
@@ -79,6 +102,19 @@ struct Keys {
 
 /// Layers of which the last one looks back to the beginning, where config.json does not say.
 const PATTERN: usize = 6;
+const AUDIO: &str = "audio_config";
+/// log2(1 + e), on keys of the encoder of sounds.
+const KEY_SCALE: f64 = 1.894_636_123_972_011_5;
+
+const CONFORMER: ConformerNames = ConformerNames {
+    feed_forward: ["feed_forward1", "feed_forward2"],
+    before_attention: "norm_pre_attn",
+    attention: "self_attn",
+    distances: "self_attn.relative_k_proj",
+    out: "self_attn.post",
+    after_attention: "norm_post_attn",
+    norm: "norm_out",
+};
 
 impl Config {
     pub fn read(files: &Files) -> Result<Self, ModelError> {
@@ -88,10 +124,60 @@ impl Config {
             "rope_parameters": {"rope_theta": 100.0}, "pooling_kernel_size": 3, "patch_size": 16,
             "position_embedding_size": 10240, "use_clipped_linears": false, "standardize": false,
         });
-        let defaults = json!({"image_token_id": 258880, "video_token_id": 258884, "vision_config": vision});
-        let config: Self = read(files, CONFIG, defaults)?;
+        let tokens =
+            json!({"image_token_id": 258880, "audio_token_id": 258881, "video_token_id": 258884, "vision_config": vision});
+        let config: Self = read(files, CONFIG, tokens)?;
         config.vision_config.check(files)?;
-        Ok(config)
+        Ok(Self { audio_config: AudioConfig::read(files)?, ..config })
+    }
+}
+
+impl AudioConfig {
+    /// None where it is null.
+    fn read(files: &Files) -> Result<Option<Self>, ModelError> {
+        let whole: Value = files.required_json(CONFIG)?;
+        if !whole[AUDIO].is_object() {
+            return Ok(None);
+        }
+        let defaults = json!({
+            "hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 8, "hidden_act": "silu",
+            "subsampling_conv_channels": [128, 32], "conv_kernel_size": 5, "residual_weight": 0.5, "attention_context_left": 13,
+            "attention_context_right": 0, "attention_logit_cap": 50.0, "use_clipped_linears": true, "rms_norm_eps": 1e-6,
+            "output_proj_dims": 1536,
+        });
+        let config: Self = read_part(files, CONFIG, AUDIO, defaults)?;
+        config.check(files)?;
+        Ok(Some(config))
+    }
+
+    fn check(&self, files: &Files) -> Result<(), ModelError> {
+        let check = |met, reason: &str| require(met, files, CONFIG, &format!("{AUDIO}.{reason}"));
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        let divides = width > 0 && heads > 0 && width.is_multiple_of(heads) && width.is_multiple_of(2);
+        check(divides, "hidden_size must be even and a multiple of num_attention_heads")?;
+        let sizes = self.conv_kernel_size > 0 && self.output_proj_dims > 0 && !self.subsampling_conv_channels.contains(&0);
+        check(sizes, "conv_kernel_size, output_proj_dims and subsampling_conv_channels must be positive")?;
+        check(self.attention_context_left > 1, "attention_context_left must be at least 2")?;
+        check(self.attention_context_right == 0, "attention_context_right must be 0")?;
+        check(self.attention_logit_cap > 0.0, "attention_logit_cap must be positive")
+    }
+
+    /// The blocks of the encoder.
+    pub fn conformer(&self) -> ConformerConfig {
+        ConformerConfig {
+            width: self.hidden_size,
+            heads: self.num_attention_heads,
+            layers: self.num_hidden_layers,
+            seen: self.attention_context_left - 1,
+            key_scale: KEY_SCALE,
+            softcap: self.attention_logit_cap,
+            residual_weight: self.residual_weight,
+            taps: self.conv_kernel_size,
+            activation: self.hidden_act,
+            norm_eps: self.rms_norm_eps,
+            stored: stored(self.use_clipped_linears),
+            names: &CONFORMER,
+        }
     }
 }
 
@@ -106,9 +192,13 @@ impl VisionConfig {
         check(sizes, "hidden_size, intermediate_size, patch_size and pooling_kernel_size must be positive")
     }
 
-    pub fn clipping(&self) -> Clipping {
-        Clipping::when(self.use_clipped_linears)
+    pub fn stored(&self) -> Stored {
+        stored(self.use_clipped_linears)
     }
+}
+
+fn stored(use_clipped_linears: bool) -> Stored {
+    if use_clipped_linears { Stored::Clipped } else { Stored::Wrapped }
 }
 
 /// Whether rows of a picture see each other in both directions.

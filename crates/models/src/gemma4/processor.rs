@@ -1,17 +1,21 @@
-use media::{Clip, Image, VideoInfo, VideoOptions};
+use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrum};
+use media::{Audio, Clip, Image, VideoInfo, VideoOptions};
 use nn::{Array, Files, MediaInput, MediaKind, Prompt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use text::Piece;
 
 use super::config::{Config, VisionConfig, has_islands};
+use super::ears::{FEATURES, FRAMES_PER_ROW, rows};
 use super::tower::array_names;
-use crate::config::{CONFIG, read_part, require};
+use crate::config::{CONFIG, read, read_part, require};
 use crate::pixels::{PixelDefaults, Pixels};
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 /// Holds the configurations of all processors.
 const PROCESSOR: &str = "processor_config.json";
+/// The largest budget that the class knows.
+const ROWS_MAX: usize = 1120;
 const PIXELS: PixelDefaults = PixelDefaults { mean: [0.0; 3], std: [1.0; 3], resample: 3 };
 
 struct Gemma4 {
@@ -22,6 +26,39 @@ struct Gemma4 {
     image_token: u32,
     video_token: u32,
     islands: bool,
+    sounds: Option<Sounds>,
+}
+
+/// `feature_extractor`.
+#[derive(Debug, Deserialize)]
+struct FeatureConfig {
+    feature_size: usize,
+    sampling_rate: u32,
+    frame_length: usize,
+    hop_length: usize,
+    fft_length: usize,
+    min_frequency: f64,
+    max_frequency: f64,
+    preemphasis: f64,
+    preemphasis_htk_flavor: bool,
+    mel_floor: f64,
+    input_scale_factor: f32,
+    per_bin_mean: Option<Vec<f32>>,
+    per_bin_stddev: Option<Vec<f32>>,
+}
+
+/// What processor_config.json says of all kinds together.
+#[derive(Debug, Deserialize)]
+struct Lengths {
+    audio_seq_length: usize,
+}
+
+/// Sounds → spectrograms.
+struct Sounds {
+    mel: Mel,
+    /// Rows that a sound becomes at most.
+    rows_max: usize,
+    audio_token: u32,
 }
 
 /// `image_processor` or `video_processor`.
@@ -58,12 +95,22 @@ pub fn load(files: &Files) -> Result<Box<dyn Processor>, ModelError> {
         image_token: config.image_token_id,
         video_token: config.video_token_id,
         islands: has_islands(files)?,
+        sounds: if config.audio_config.is_some() { Some(Sounds::read(files, config.audio_token_id)?) } else { None },
     }))
+}
+
+/// Numbers of a frame of a spectrogram.
+pub fn bands(files: &Files) -> Result<usize, ModelError> {
+    Ok(FeatureConfig::read(files)?.feature_size)
 }
 
 impl Processor for Gemma4 {
     fn markers(&self) -> &'static [Marker] {
-        &[Marker { kind: MediaKind::Image, text: "<|image|>" }, Marker { kind: MediaKind::Video, text: "<|video|>" }]
+        &[
+            Marker { kind: MediaKind::Image, text: "<|image|>" },
+            Marker { kind: MediaKind::Audio, text: "<|audio|>" },
+            Marker { kind: MediaKind::Video, text: "<|video|>" },
+        ]
     }
 
     /// Evenly spread, each at the beginning of its share of the clip.
@@ -79,13 +126,17 @@ impl Processor for Gemma4 {
         match media {
             Media::Image(image) => Ok(self.image(&image)),
             Media::Video(clip) => self.video(clip),
-            Media::Audio(_) => Err(media.refused()),
+            Media::Audio(audio) => match &self.sounds {
+                Some(sounds) => sounds.process(audio),
+                None => Err(ModelError::Unusable("this member of the family does not take audio input".into())),
+            },
         }
     }
 
     fn arrange(&self, prompt: &mut Prompt) {
         if self.islands {
-            prompt.islands = prompt.media.iter().flat_map(|item| item.at.iter().cloned()).collect();
+            let seen = prompt.media.iter().filter(|item| item.input.kind != MediaKind::Audio);
+            prompt.islands = seen.flat_map(|item| item.at.iter().cloned()).collect();
         }
     }
 }
@@ -116,6 +167,88 @@ impl Gemma4 {
     }
 }
 
+impl FeatureConfig {
+    fn read(files: &Files) -> Result<Self, ModelError> {
+        let config: Self = read_part(
+            files,
+            PROCESSOR,
+            "feature_extractor",
+            json!({
+                "feature_size": 128, "sampling_rate": 16000, "frame_length": 320, "hop_length": 160, "fft_length": 512,
+                "min_frequency": 0.0, "max_frequency": 8000.0, "preemphasis": 0.0, "preemphasis_htk_flavor": true,
+                "mel_floor": 1e-3, "input_scale_factor": 1.0,
+            }),
+        )?;
+        let check = |met, reason: &str| require(met, files, PROCESSOR, &format!("feature_extractor.{reason}"));
+        check((1..=1024).contains(&config.feature_size), "feature_size must be between 1 and 1024")?;
+        check((1_000..=384_000).contains(&config.sampling_rate), "sampling_rate must be between 1000 and 384000")?;
+        let frame = config.frame_length;
+        check(frame > 0 && config.hop_length > 0, "frame_length and hop_length must be positive")?;
+        check((frame..=1 << 16).contains(&config.fft_length), "fft_length must be between frame_length and 65536")?;
+        let band = 0.0 <= config.min_frequency && config.min_frequency < config.max_frequency && config.max_frequency.is_finite();
+        check(band, "min_frequency must be less than max_frequency")?;
+        check(config.mel_floor > 0.0, "mel_floor must be positive")?;
+        let plain = config.input_scale_factor == 1.0 && config.per_bin_mean.is_none() && config.per_bin_stddev.is_none();
+        check(plain, "input_scale_factor, per_bin_mean and per_bin_stddev are not supported")?;
+        Ok(config)
+    }
+
+    fn emphasis(&self) -> Emphasis {
+        match (self.preemphasis, self.preemphasis_htk_flavor) {
+            (share, _) if share <= 0.0 => Emphasis::Absent,
+            (share, true) => Emphasis::Within(share),
+            (share, false) => Emphasis::Across(share),
+        }
+    }
+}
+
+impl Sounds {
+    fn read(files: &Files, audio_token: u32) -> Result<Self, ModelError> {
+        let config = FeatureConfig::read(files)?;
+        let lengths: Lengths = read(files, PROCESSOR, json!({"audio_seq_length": 750}))?;
+        require(lengths.audio_seq_length > 0, files, PROCESSOR, "audio_seq_length must be positive")?;
+        let mel = Mel::new(MelConfig {
+            rate: config.sampling_rate,
+            frame: config.frame_length,
+            hop: config.hop_length,
+            fft: config.fft_length,
+            edges: Edges::Silent { before: config.frame_length / 2 },
+            emphasis: config.emphasis(),
+            spectrum: Spectrum::Magnitude,
+            bands: config.feature_size,
+            hertz: [config.min_frequency, config.max_frequency],
+            scale: MelScale::Htk,
+            log: Log::NaturalAbove { floor: config.mel_floor },
+        });
+        Ok(Self { mel, rows_max: lengths.audio_seq_length, audio_token })
+    }
+
+    fn process(&self, audio: Audio) -> Result<Processed, ModelError> {
+        let config = self.mel.config();
+        let seconds = audio.seconds();
+        // So many rows stand for a hop each, four times.
+        let seconds_max = (self.rows_max * FRAMES_PER_ROW * config.hop) as f64 / f64::from(config.rate);
+        if seconds > seconds_max {
+            let reason = format!(
+                "the sound is {seconds:.1} s long, and this model hears {seconds_max:.0} s at a time: ask about a part (start, end), or \
+                 about several parts of it"
+            );
+            return Err(ModelError::Unusable(reason));
+        }
+        let spectrogram = self.mel.spectrogram(&audio.resampled(config.rate).samples);
+        let frames = spectrogram.frames();
+        let count = rows(frames);
+        if count == 0 {
+            return Err(ModelError::Unusable(format!("the sound is {seconds:.3} s long, too short to be heard")));
+        }
+        let features = Array { shape: vec![1, frames, config.bands], data: spectrogram.values };
+        let input = MediaInput::new(MediaKind::Audio, count, [(FEATURES, features)]);
+        let words = |words: &str| Piece::Text(words.into());
+        let pieces = vec![words("<|audio>"), Piece::Slots { token: self.audio_token, count }, words("<audio|>")];
+        Ok(Processed { input: input.into(), pieces })
+    }
+}
+
 /// The rows of a picture or frame, between its brackets.
 fn view(before: &str, token: u32, rows: usize) -> [Piece; 3] {
     let words = |words: String| Piece::Text(words);
@@ -135,9 +268,9 @@ impl Patches {
         let check = |met, reason: &str| require(met, files, PROCESSOR, &format!("{key}.{reason}"));
         let same = config.patch_size == vision.patch_size && config.pooling_kernel_size == vision.pooling_kernel_size;
         check(same, &format!("patch_size and pooling_kernel_size must be those of vision_config of {CONFIG}"))?;
-        let side_max = config.max_soft_tokens.saturating_mul(config.pooling_kernel_size);
-        let places = config.max_soft_tokens > 0 && side_max <= vision.position_embedding_size;
-        check(places, &format!("max_soft_tokens must be positive and fit vision_config.position_embedding_size of {CONFIG}"))?;
+        check((1..=ROWS_MAX).contains(&config.max_soft_tokens), &format!("max_soft_tokens must be between 1 and {ROWS_MAX}"))?;
+        let places = config.max_soft_tokens * config.pooling_kernel_size <= vision.position_embedding_size;
+        check(places, &format!("max_soft_tokens does not fit vision_config.position_embedding_size of {CONFIG}"))?;
         Ok(Self {
             patch: config.patch_size,
             pooling: config.pooling_kernel_size,

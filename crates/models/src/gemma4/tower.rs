@@ -4,7 +4,7 @@ use nn::{
 };
 
 use super::config::VisionConfig;
-use crate::clipped::Projection;
+use crate::projection::Projection;
 
 /// Pictures, or frames of a clip, one at a time → rows as wide as the decoder: patches with places, blocks, average pooling, and a
 /// projection.
@@ -131,21 +131,21 @@ impl View {
 impl Block {
     fn load(config: &VisionConfig, w: &Weights) -> Result<Self, NnError> {
         let VisionConfig { hidden_size: width, intermediate_size: inner, head_dim, .. } = *config;
-        let (qkv, clipping) = (config.qkv(), config.clipping());
+        let (qkv, stored) = (config.qkv(), config.stored());
         let rms = NormConfig::Rms { eps: config.rms_norm_eps };
         let (attention, mlp) = (w.at("self_attn"), w.at("mlp"));
         let kv = qkv.kv_heads * head_dim;
         Ok(Self {
             before_mixer: w.norm("input_layernorm", width, rms)?,
-            qkv: Projection::load(&[("q_proj", qkv.width()), ("k_proj", kv), ("v_proj", kv)], width, clipping, &attention)?,
+            qkv: Projection::load(&[("q_proj", qkv.width()), ("k_proj", kv), ("v_proj", kv)], width, stored, &attention)?,
             q_norm: attention.norm("q_norm", head_dim, rms)?,
             k_norm: attention.norm("k_norm", head_dim, rms)?,
             v_norm: attention.norm("v_norm", head_dim, NormConfig::RmsUnweighted { eps: config.rms_norm_eps })?,
-            out: Projection::load(&[("o_proj", width)], qkv.width(), clipping, &attention)?,
+            out: Projection::load(&[("o_proj", width)], qkv.width(), stored, &attention)?,
             after_mixer: w.norm("post_attention_layernorm", width, rms)?,
             before_mlp: w.norm("pre_feedforward_layernorm", width, rms)?,
-            gate_up: Projection::load(&[("gate_proj", inner), ("up_proj", inner)], width, clipping, &mlp)?,
-            down: Projection::load(&[("down_proj", width)], inner, clipping, &mlp)?,
+            gate_up: Projection::load(&[("gate_proj", inner), ("up_proj", inner)], width, stored, &mlp)?,
+            down: Projection::load(&[("down_proj", width)], inner, stored, &mlp)?,
             after_mlp: w.norm("post_feedforward_layernorm", width, rms)?,
             config: config.clone(),
         })

@@ -250,6 +250,23 @@ fn strangers(subject: &Subject, prompts: &[(&Case, Prompt)]) -> Stage {
 }
 
 #[test]
+fn sounds_that_cannot_be_heard_are_refused() {
+    let sound = |seconds: f64| media::Audio { samples: vec![0.1; (seconds * 16_000.0) as usize], rate: 16_000 };
+    let cases = [
+        ("gemma4", 29.99, None),
+        ("gemma4", 30.1, Some("30.1 s long, and this model hears 30 s at a time")),
+        ("gemma4", 0.005, Some("too short to be heard")),
+        ("gemma4_31b", 1.0, Some("does not take audio input")),
+    ];
+    for (name, seconds, expected) in cases {
+        let processor = Subject::load(&Files::Folder(fixtures::model(name).unwrap())).loaded.processor;
+        let found = processor.process(mistralrs_models::Media::Audio(sound(seconds))).err().map(|e| e.to_string());
+        let named = found.as_deref().zip(expected).is_some_and(|(found, expected)| found.contains(expected));
+        assert!(named || found.is_none() && expected.is_none(), "{name}, {seconds} s: {found:?}");
+    }
+}
+
+#[test]
 fn shards_load_like_one_file() {
     let whole = fixtures::model("qwen2_vl").unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -1,25 +1,20 @@
 use nn::{Bias, Linear, NnError, Tensor, Weights, clamp};
 
-/// How the linear layers of a tower are stored.
+/// How the linear layers of a tower are stored, and what else they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clipping {
-    /// As matrices.
-    Absent,
-    /// With bounds on what each is given and makes: `input_min`, `input_max`, `output_min`, `output_max`.
-    Present,
+pub enum Stored {
+    /// A matrix `NAME.weight`.
+    Plain,
+    /// A matrix `NAME.linear.weight`.
+    Wrapped,
+    /// The same, with bounds on what the layer is given and makes: `NAME.input_min`, `input_max`, `output_min`, `output_max`.
+    Clipped,
 }
 
-impl Clipping {
-    /// For configs that say it with a boolean.
-    pub fn when(present: bool) -> Self {
-        if present { Self::Present } else { Self::Absent }
-    }
-}
-
-/// Linear layers that read the same input, their outputs side by side.
+/// Linear layers without bias that read the same input, their outputs side by side.
 #[derive(Debug)]
 pub enum Projection {
-    Plain(Linear),
+    Whole(Linear),
     Clipped(Vec<Clipped>),
 }
 
@@ -32,13 +27,16 @@ pub struct Clipped {
 }
 
 impl Projection {
-    /// Layers (name, outputs), of which each has its weight in `NAME.linear`.
-    pub fn load(parts: &[(&str, usize)], inputs: usize, clipping: Clipping, w: &Weights) -> Result<Self, NnError> {
-        let names: Vec<String> = parts.iter().map(|(name, _)| format!("{name}.linear")).collect();
-        let named: Vec<(&str, usize)> = names.iter().zip(parts).map(|(name, (_, outputs))| (name.as_str(), *outputs)).collect();
-        match clipping {
-            Clipping::Absent => Ok(Self::Plain(w.stacked(&named, inputs, Bias::Absent)?)),
-            Clipping::Present => {
+    /// Layers (name, outputs).
+    pub fn load(parts: &[(&str, usize)], inputs: usize, stored: Stored, w: &Weights) -> Result<Self, NnError> {
+        match stored {
+            Stored::Plain => Ok(Self::Whole(w.stacked(parts, inputs, Bias::Absent)?)),
+            Stored::Wrapped => {
+                let names: Vec<String> = parts.iter().map(|(name, _)| format!("{name}.linear")).collect();
+                let parts: Vec<_> = names.iter().zip(parts).map(|(name, (_, outputs))| (name.as_str(), *outputs)).collect();
+                Ok(Self::Whole(w.stacked(&parts, inputs, Bias::Absent)?))
+            }
+            Stored::Clipped => {
                 let load = |(name, outputs): &(&str, usize)| Clipped::load(&w.at(name), inputs, *outputs);
                 Ok(Self::Clipped(parts.iter().map(load).collect::<Result<_, _>>()?))
             }
@@ -48,7 +46,7 @@ impl Projection {
     /// [rows, inputs] → [rows, outputs of all]
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
         match self {
-            Self::Plain(linear) => linear.forward(x),
+            Self::Whole(linear) => linear.forward(x),
             Self::Clipped(parts) => match parts.as_slice() {
                 [one] => one.forward(x),
                 parts => Ok(Tensor::cat(&parts.iter().map(|part| part.forward(x)).collect::<Result<Vec<_>, _>>()?, 1)?),
