@@ -12,6 +12,7 @@
 
 mod altup;
 mod config;
+mod conformer;
 mod mobilenet;
 mod model;
 mod processor;

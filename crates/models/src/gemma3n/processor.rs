@@ -6,6 +6,7 @@ use text::Piece;
 
 use super::config::Config;
 use super::mobilenet::REDUCTION;
+use super::model::PICTURES;
 use crate::config::{PREPROCESSOR, read, require};
 use crate::pixels::{PixelDefaults, Pixels, Size};
 use crate::{Marker, Media, ModelError, Processed, Processor};
@@ -76,7 +77,7 @@ impl Processor for Gemma3n {
             Media::Video(clip) => clip.each(|frame| Ok::<_, ModelError>(view(&frame)))?,
         };
         let pieces = views.iter().flat_map(|_| self.block()).collect();
-        let arrays = [("pixel_values", self.pixels.planes(&views))];
+        let arrays = [(PICTURES, self.pixels.planes(&views))];
         let input = MediaInput::new(MediaKind::Image, views.len() * self.rows, arrays);
         Ok(Processed { input: input.into(), pieces })
     }
