@@ -1,6 +1,6 @@
 //! What is asked: messages with words and media, and how the answer is to be generated.
 
-use ::media::VideoOptions;
+use ::media::{AudioOptions, OptionError, VideoOptions};
 use engine::Sampling;
 use nn::MediaKind;
 use serde_json::{Map, Value, json};
@@ -62,8 +62,8 @@ pub enum Part {
     Text(String),
     /// A picture.
     Image(MediaSource),
-    /// A sound.
-    Audio(MediaSource),
+    /// A sound, and what is wanted of it.
+    Audio(MediaSource, AudioOptions),
     /// A clip, and what is wanted of it.
     Video(MediaSource, VideoOptions),
 }
@@ -73,10 +73,35 @@ pub enum Part {
 pub(crate) struct Item<'a> {
     /// Its place, as error messages name it.
     pub param: String,
-    pub kind: MediaKind,
     pub source: &'a MediaSource,
-    /// What is wanted of it, if it is a clip.
-    pub options: VideoOptions,
+    pub wanted: Wanted,
+}
+
+/// What a media part is taken for, and what is wanted of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Wanted {
+    Image,
+    Audio(AudioOptions),
+    Video(VideoOptions),
+}
+
+impl Wanted {
+    pub fn kind(&self) -> MediaKind {
+        match self {
+            Self::Image => MediaKind::Image,
+            Self::Audio(_) => MediaKind::Audio,
+            Self::Video(_) => MediaKind::Video,
+        }
+    }
+
+    /// Refuses what makes no sense for any item.
+    pub fn check(&self) -> Result<(), OptionError> {
+        match self {
+            Self::Image => Ok(()),
+            Self::Audio(options) => options.check(),
+            Self::Video(options) => options.check(),
+        }
+    }
 }
 
 /// Where a media item's bytes are.
@@ -128,13 +153,13 @@ impl ChatRequest {
 
 impl Part {
     fn item(&self, param: String) -> Option<Item<'_>> {
-        let (kind, source, options) = match self {
+        let (source, wanted) = match self {
             Self::Text(_) => return None,
-            Self::Image(source) => (MediaKind::Image, source, VideoOptions::default()),
-            Self::Audio(source) => (MediaKind::Audio, source, VideoOptions::default()),
-            Self::Video(source, options) => (MediaKind::Video, source, *options),
+            Self::Image(source) => (source, Wanted::Image),
+            Self::Audio(source, options) => (source, Wanted::Audio(*options)),
+            Self::Video(source, options) => (source, Wanted::Video(*options)),
         };
-        Some(Item { param, kind, source, options })
+        Some(Item { param, source, wanted })
     }
 }
 
@@ -151,7 +176,7 @@ impl Message {
         let part = |part: &Part| match part {
             Part::Text(text) => json!({"type": "text", "text": text}),
             Part::Image(_) => media(MediaKind::Image),
-            Part::Audio(_) => media(MediaKind::Audio),
+            Part::Audio(..) => media(MediaKind::Audio),
             Part::Video(..) => media(MediaKind::Video),
         };
         let content = match &self.content {

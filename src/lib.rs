@@ -32,7 +32,7 @@ mod media;
 mod prepare;
 mod source;
 
-pub use ::media::{Ffmpeg, OptionError, VideoOptions};
+pub use ::media::{AudioOptions, Ffmpeg, OptionError, VideoOptions};
 pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
 pub use chat::{ChatRequest, Content, MediaSource, Message, Part};
 pub use engine::{Dry, Sampling, Stats, Timings, Usage};

@@ -223,7 +223,9 @@ impl Inner {
 
     fn load(files: &Files, options: &LoadOptions, tell: OnProgress) -> Result<Self, Error> {
         let family = Family::of(files)?;
-        let (template, tokenizer) = (template(files, options)?, tokenizer(files, family, options)?);
+        let processor = (family.processor)(files)?;
+        let template = template(files, processor.as_ref(), options)?;
+        let tokenizer = tokenizer(files, processor.as_ref(), options)?;
         let ends = end_tokens(files)?;
         let dtype = match options.dtype {
             Dtype::Auto => None,
@@ -294,13 +296,14 @@ fn half_of_free_memory() -> usize {
     usize::try_from(free / 2).unwrap_or(usize::MAX).max(LEAST)
 }
 
-fn template(files: &Files, options: &LoadOptions) -> Result<ChatTemplate, Error> {
+fn template(files: &Files, processor: &dyn Processor, options: &LoadOptions) -> Result<ChatTemplate, Error> {
     let theirs =
         |name: &str| -> Result<_, Error> { Ok(files.text(name).map_err(ModelError::Nn)?.map(|text| (files.label(name), text))) };
     let ours = |path: &Option<PathBuf>| path.as_deref().map(read_named).transpose();
     let all = TemplateFiles {
         jinja_explicit: ours(&options.jinja_explicit)?,
         chat_template: ours(&options.chat_template)?,
+        of_family: processor.chat_template(),
         ..TemplateFiles::of_model(theirs)?
     };
     let chosen = all.choose().and_then(ChatTemplate::new);
@@ -316,9 +319,9 @@ pub(crate) fn read_named(path: &Path) -> Result<(String, String), Error> {
     Ok((name, text))
 }
 
-fn tokenizer(files: &Files, family: &Family, options: &LoadOptions) -> Result<Tokenizer, Error> {
+fn tokenizer(files: &Files, processor: &dyn Processor, options: &LoadOptions) -> Result<Tokenizer, Error> {
     let name = "tokenizer.json";
-    let markers: Vec<&str> = (family.processor)(files)?.markers().iter().map(|marker| marker.text).collect();
+    let markers: Vec<&str> = processor.markers().iter().map(|marker| marker.text).collect();
     if let Some(path) = &options.tokenizer {
         let (label, json) = read_named(path)?;
         return Ok(Tokenizer::new(&label, json.as_bytes(), &markers).map_err(ModelError::Text)?);

@@ -4,11 +4,11 @@ use std::ops::AddAssign;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use ::media::{Interest, Limits, MediaError, Timing, Video, VideoOptions, decode_image};
+use ::media::{Interest, Limits, MediaError, Timing, Video, decode_audio, decode_image};
 use engine::Recent;
 use models::{Media, ModelError, Processed, Processor};
-use nn::MediaKind;
 
+use crate::chat::Wanted;
 use crate::fetch::Fetched;
 use crate::{Error, Fault};
 
@@ -19,20 +19,21 @@ const FPS_OF_FRAMES: f64 = 2.0;
 pub(crate) struct Raw {
     /// Its place, as error messages name it.
     pub param: String,
-    pub kind: MediaKind,
     pub content: Fetched,
-    pub options: VideoOptions,
+    pub wanted: Wanted,
 }
 
 /// Where the time went between bytes and model input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Waiting for decoded pictures and frames.
+    /// Waiting for decoded pictures, sounds and frames.
     pub decode: Duration,
-    /// Resizing, cutting and normalising them.
+    /// Resizing, cutting and normalising pictures and frames; the spectrograms of sounds.
     pub process: Duration,
     /// Pictures and frames.
     pub pictures: usize,
+    /// Length of all sounds.
+    pub sound: Duration,
     /// Items that an earlier request had brought: nothing was spent on them.
     pub remembered: usize,
 }
@@ -42,6 +43,7 @@ impl AddAssign for Spent {
         self.decode += other.decode;
         self.process += other.process;
         self.pictures += other.pictures;
+        self.sound += other.sound;
         self.remembered += other.remembered;
     }
 }
@@ -74,7 +76,7 @@ impl MediaCache {
         if let Some(found) = self.processed.lock().ok().and_then(|mut processed| processed.get(&key)) {
             return Ok((found, Spent { remembered: 1, ..Spent::default() }));
         }
-        let (param, kind) = (raw.param.clone(), raw.kind);
+        let (param, kind) = (raw.param.clone(), raw.wanted.kind());
         let (item, spent) = process(processor, raw, interest).map_err(|e| {
             let fault = match e {
                 ModelError::Media(MediaError::TooLarge { .. }) => Fault::TooLarge,
@@ -96,8 +98,7 @@ impl MediaCache {
         let mut add = |bytes: &[u8]| {
             hash.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
         };
-        let VideoOptions { fps, max_frames, start, end } = raw.options;
-        add(format!("{salt:?} {} {fps:?} {max_frames:?} {start:?} {end:?}", raw.kind).as_bytes());
+        add(format!("{salt:?} {:?}", raw.wanted).as_bytes());
         match &raw.content {
             Fetched::File(bytes) => add(bytes),
             Fetched::Frames(files, timestamps) => {
@@ -113,30 +114,44 @@ impl MediaCache {
 fn process(processor: &dyn Processor, raw: Raw, interest: &Interest) -> Result<(Processed, Spent), ModelError> {
     let limits = Limits::default();
     let began = Instant::now();
-    let spent = |decode: Duration, pictures| Spent { decode, process: began.elapsed() - decode, pictures, remembered: 0 };
-    let video = match (raw.kind, raw.content) {
-        (MediaKind::Video, Fetched::File(bytes)) => Video::open(bytes, &limits)?,
-        (_, Fetched::File(bytes)) => {
+    let spent = |decode: Duration| Spent { decode, process: began.elapsed() - decode, ..Spent::default() };
+    match (raw.wanted, raw.content) {
+        (Wanted::Image, Fetched::File(bytes)) => {
             let image = decode_image(&bytes, &limits)?;
             let decode = began.elapsed();
             let processed = processor.process(Media::Image(image))?;
-            return Ok((processed, spent(decode, 1)));
+            Ok((processed, Spent { pictures: 1, ..spent(decode) }))
         }
-        (_, Fetched::Frames(files, timestamps)) => {
-            let timing = timestamps.map_or(Timing::Fps(raw.options.fps.unwrap_or(FPS_OF_FRAMES)), Timing::At);
-            Video::of_pictures(files, timing, &limits)?
+        (Wanted::Audio(options), Fetched::File(bytes)) => {
+            let audio = decode_audio(bytes, &options, &limits, interest)?;
+            let (decode, sound) = (began.elapsed(), Duration::from_secs_f64(audio.seconds()));
+            let processed = processor.process(Media::Audio(audio))?;
+            Ok((processed, Spent { sound, ..spent(decode) }))
         }
-    };
-    let video = video.with_interest(interest);
-    let opened = began.elapsed();
-    let clip = video.clip(&raw.options, |part| processor.sample(part, &raw.options))?;
-    let frames = clip.times.len();
-    let processed = processor.process(Media::Video(clip))?;
-    Ok((processed, spent(opened + video.waited(), frames)))
+        (Wanted::Video(options), content) => {
+            let video = match content {
+                Fetched::File(bytes) => Video::open(bytes, &limits)?,
+                Fetched::Frames(files, timestamps) => {
+                    let timing = timestamps.map_or(Timing::Fps(options.fps.unwrap_or(FPS_OF_FRAMES)), Timing::At);
+                    Video::of_pictures(files, timing, &limits)?
+                }
+            };
+            let video = video.with_interest(interest);
+            let opened = began.elapsed();
+            let clip = video.clip(&options, |part| processor.sample(part, &options))?;
+            let pictures = clip.times.len();
+            let processed = processor.process(Media::Video(clip))?;
+            Ok((processed, Spent { pictures, ..spent(opened + video.waited()) }))
+        }
+        // Nobody fetches such a thing: a folder or list is asked for as a clip alone.
+        (wanted, Fetched::Frames(..)) => Err(ModelError::Unusable(format!("a list of pictures is no {} input", wanted.kind()))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use ::media::{AudioOptions, VideoOptions};
+
     use super::*;
 
     #[test]
@@ -145,28 +160,33 @@ mod tests {
         let file = |bytes: &[u8]| Fetched::File(bytes.to_vec());
         let frames = |files: &[&[u8]], at| Fetched::Frames(files.iter().map(|file| file.to_vec()).collect(), at);
         let base = VideoOptions::default();
-        let item = |kind, content, options, salt| cache.key(&Raw { param: String::new(), kind, content, options }, salt);
+        let audio = AudioOptions::default();
+        let item = |wanted, content, salt| cache.key(&Raw { param: String::new(), content, wanted }, salt);
+        let clip = |content, options| item(Wanted::Video(options), content, None);
         let keys = [
-            item(MediaKind::Image, file(b"ab"), base, None),
-            item(MediaKind::Video, file(b"ab"), base, None),
-            item(MediaKind::Image, file(b"abc"), base, None),
-            item(MediaKind::Image, file(b"ab"), base, Some("")),
-            item(MediaKind::Image, file(b"ab"), base, Some("me")),
-            item(MediaKind::Video, file(b"ab"), VideoOptions { fps: Some(1.0), ..base }, None),
-            item(MediaKind::Video, file(b"ab"), VideoOptions { start: Some(1.0), ..base }, None),
-            item(MediaKind::Video, file(b"ab"), VideoOptions { end: Some(1.0), ..base }, None),
-            item(MediaKind::Video, file(b"ab"), VideoOptions { max_frames: Some(1), ..base }, None),
-            item(MediaKind::Video, frames(&[b"ab"], None), base, None),
-            item(MediaKind::Video, frames(&[b"a", b"b"], None), base, None),
-            item(MediaKind::Video, frames(&[b"ab", b""], None), base, None),
-            item(MediaKind::Video, frames(&[b"ab"], Some(vec![1.0])), base, None),
+            item(Wanted::Image, file(b"ab"), None),
+            item(Wanted::Image, file(b"abc"), None),
+            item(Wanted::Image, file(b"ab"), Some("")),
+            item(Wanted::Image, file(b"ab"), Some("me")),
+            item(Wanted::Audio(audio), file(b"ab"), None),
+            item(Wanted::Audio(AudioOptions { start: Some(1.0), ..audio }), file(b"ab"), None),
+            item(Wanted::Audio(AudioOptions { end: Some(1.0), ..audio }), file(b"ab"), None),
+            clip(file(b"ab"), base),
+            clip(file(b"ab"), VideoOptions { fps: Some(1.0), ..base }),
+            clip(file(b"ab"), VideoOptions { start: Some(1.0), ..base }),
+            clip(file(b"ab"), VideoOptions { end: Some(1.0), ..base }),
+            clip(file(b"ab"), VideoOptions { max_frames: Some(1), ..base }),
+            clip(frames(&[b"ab"], None), base),
+            clip(frames(&[b"a", b"b"], None), base),
+            clip(frames(&[b"ab", b""], None), base),
+            clip(frames(&[b"ab"], Some(vec![1.0])), base),
         ];
         for (i, key) in keys.iter().enumerate() {
             assert!(!keys[..i].contains(key), "key {i} is not the first of its kind");
         }
-        assert_eq!(keys[0], item(MediaKind::Image, file(b"ab"), base, None));
+        assert_eq!(keys[0], item(Wanted::Image, file(b"ab"), None));
         let other = MediaCache::new(0).unwrap();
-        let again = Raw { param: String::new(), kind: MediaKind::Image, content: file(b"ab"), options: base };
+        let again = Raw { param: String::new(), content: file(b"ab"), wanted: Wanted::Image };
         assert_ne!(keys[0], other.key(&again, None), "keys are a secret of the process");
     }
 }

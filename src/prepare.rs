@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use ::media::Interest;
+use ::media::{Interest, VideoOptions};
 use chrono::Utc;
 use engine::{Constraint, EngineError, Sampling};
 use models::{ModelError, Processed, assemble};
 use nn::Prompt;
 use text::Conversation;
 
-use crate::chat::ChatRequest;
+use crate::chat::{ChatRequest, Wanted};
 use crate::constraint::constraint;
 use crate::fetch::{Fetched, Place};
 use crate::load::Inner;
@@ -46,21 +46,22 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
     };
     let media = request.media();
     for item in &media {
-        if !inner.family.modalities.contains(&item.kind) {
-            let (title, kind, accepted) = (inner.family.title, item.kind, inner.family.accepts());
+        let kind = item.wanted.kind();
+        if !inner.family.modalities.contains(&kind) {
+            let (title, accepted) = (inner.family.title, inner.family.accepts());
             let reason = format!("{title} does not take {kind} input; it takes {accepted}");
             return Err(Error::request(&item.param, Fault::Modality, reason));
         }
-        item.options.check().map_err(|e| Error::request(&item.param, Fault::Invalid, e))?;
+        item.wanted.check().map_err(|e| Error::request(&item.param, Fault::Invalid, e))?;
     }
     let fetch = media.into_iter().map(|item| async move {
-        let place = Place { param: &item.param, kind: item.kind };
+        let place = Place { param: &item.param, kind: item.wanted.kind() };
         let content = inner.fetcher.fetch(item.source, &place).await?;
         let timed = matches!(content, Fetched::Frames(_, Some(_)));
-        if timed && item.options.fps.is_some() {
+        if timed && matches!(item.wanted, Wanted::Video(VideoOptions { fps: Some(_), .. })) {
             return Err(place.fault(Fault::Invalid, "fps and timestamps exclude each other"));
         }
-        Ok(Raw { param: item.param, kind: item.kind, content, options: item.options })
+        Ok(Raw { param: item.param, content, wanted: item.wanted })
     });
     let fetched = futures_util::future::try_join_all(fetch).await?;
     let conversation = Conversation {

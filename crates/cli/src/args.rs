@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use mistralrs::{Capacity, Dtype, KvFormat, Organization, Quant, VideoOptions};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use mistralrs::{AudioOptions, Capacity, Dtype, KvFormat, Organization, Quant, VideoOptions};
 
 /// Answers about pictures, sound and clips.
 #[derive(Debug, Parser)]
@@ -169,8 +169,9 @@ pub struct RunOptions {
     pub seed: Option<u64>,
 }
 
-/// What is wanted of clips.
+/// What is wanted of sounds and clips.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(group(ArgGroup::new("timed").args(["audio", "video"]).multiple(true)))]
 pub struct ClipOptions {
     /// Frames of a clip that are looked at per second, instead of the model's own number; for a folder, how fast its pictures follow
     /// each other (2 when left out)
@@ -179,11 +180,11 @@ pub struct ClipOptions {
     /// Frames of a clip that are looked at, at most
     #[arg(long, value_name = "FRAMES", requires = "video")]
     pub max_frames: Option<usize>,
-    /// Leave out what comes before in a clip
-    #[arg(long, value_name = "SECONDS", requires = "video", allow_negative_numbers = true)]
+    /// Leave out what comes before in a sound or clip
+    #[arg(long, value_name = "SECONDS", requires = "timed", allow_negative_numbers = true)]
     pub start: Option<f64>,
-    /// Leave out what comes after in a clip
-    #[arg(long, value_name = "SECONDS", requires = "video", allow_negative_numbers = true)]
+    /// Leave out what comes after in a sound or clip
+    #[arg(long, value_name = "SECONDS", requires = "timed", allow_negative_numbers = true)]
     pub end: Option<f64>,
 }
 
@@ -194,6 +195,11 @@ impl ClipOptions {
         let options = VideoOptions { fps, max_frames, start, end };
         options.check().map_err(|e| anyhow::anyhow!("--{} {}", e.field.replace('_', "-"), e.reason))?;
         Ok(options)
+    }
+
+    /// What of it is about sounds.
+    pub fn of_sound(self) -> AudioOptions {
+        AudioOptions { start: self.start, end: self.end }
     }
 }
 
@@ -232,6 +238,9 @@ pub struct BenchOptions {
     /// Pictures in one question
     #[arg(long, default_value_t = 1)]
     pub images: usize,
+    /// Sound to be listened to, for a model that takes any: path; repeatable
+    #[arg(long, value_name = "PATH")]
+    pub audio: Vec<String>,
     /// Clip to be looked at, for a model that takes any: path, or folder of pictures; repeatable
     #[arg(long, value_name = "PATH")]
     pub video: Vec<String>,

@@ -44,6 +44,11 @@ pub async fn bench(mut options: BenchOptions) -> Result<()> {
             bench.picture(size).await?;
         }
     }
+    if bench.model.family().modalities.contains(&MediaKind::Audio) {
+        for sound in bench.options.audio.clone() {
+            unless_too_long(&format!("sound {sound}"), bench.sound(&sound).await)?;
+        }
+    }
     if bench.model.family().modalities.contains(&MediaKind::Video) {
         for clip in bench.options.video.clone() {
             unless_too_long(&format!("clip {clip}"), bench.clip(&clip).await)?;
@@ -146,6 +151,33 @@ impl Bench {
         let [decode, process] = rates.map(median);
         for (label, value) in [("decode", decode), ("preprocess", process), ("encode", first[0])] {
             self.note(format!("{name}: {label}"), value, "frames/s");
+        }
+        self.note(format!("{name}: first token"), first[1], "s");
+        Ok(())
+    }
+
+    /// Seconds of a sound per second: decoded, made into model input, encoded.
+    async fn sound(&mut self, path: &str) -> Result<()> {
+        let options = self.options.clip;
+        options.checked()?;
+        let mut rates: [Vec<f64>; 2] = Default::default();
+        let (mut seconds, mut tokens, mut first) = (0.0, 0, [0.0; 2]);
+        for i in 0..self.options.iterations {
+            let parts = vec![Part::Audio(path.into(), options.of_sound()), Part::Text(self.words(8))];
+            // As with clips.
+            let request = ChatRequest { cache_salt: Some(format!("sound {i}")), ..question(parts, 1) };
+            let Summary { usage, prepared, media, .. } = ask(&self.model, &request).await?;
+            (seconds, tokens) = (media.sound.as_secs_f64(), usage.media_tokens);
+            rates[0].push(seconds / media.decode.as_secs_f64());
+            rates[1].push(seconds / media.process.as_secs_f64());
+            if i == 0 {
+                first = [seconds / usage.timings.encode.as_secs_f64(), (prepared + usage.timings.first_token).as_secs_f64()];
+            }
+        }
+        let name = format!("sound {path} ({seconds:.1} s, {tokens} tokens)");
+        let [decode, process] = rates.map(median);
+        for (label, value) in [("decode", decode), ("preprocess", process), ("encode", first[0])] {
+            self.note(format!("{name}: {label}"), value, "s/s");
         }
         self.note(format!("{name}: first token"), first[1], "s");
         Ok(())

@@ -9,7 +9,7 @@ use crate::args::RunOptions;
 use crate::load::load;
 
 pub async fn run(options: RunOptions) -> Result<()> {
-    let clip = options.clip.checked()?;
+    let (clip, sound) = (options.clip.checked()?, options.clip.of_sound());
     let RunOptions { model, input, image, audio, video, system, .. } = options;
     let sampling = Sampling {
         temperature: options.temperature,
@@ -28,7 +28,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
     request.messages.extend(system.map(|text| message("system", Content::Text(text))));
     let Some(question) = input else { return talk(&model, request).await };
     let images = image.into_iter().map(|url| Part::Image(MediaSource::Url(url)));
-    let sounds = audio.into_iter().map(|url| Part::Audio(MediaSource::Url(url)));
+    let sounds = audio.into_iter().map(|url| Part::Audio(MediaSource::Url(url), sound));
     let clips = video.into_iter().map(|url| Part::Video(MediaSource::Url(url), clip));
     let mut parts: Vec<Part> = images.chain(sounds).chain(clips).collect();
     let content = match parts.is_empty() {

@@ -2,7 +2,7 @@ use thiserror::Error;
 
 use crate::{Ffmpeg, OptionError};
 
-/// Why a picture or clip cannot be used. The messages are ours: what a decoder says of hostile bytes is not repeated.
+/// Why a picture, sound or clip cannot be used. The messages are ours: what a decoder says of hostile bytes is not repeated.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum MediaError {
     /// The bytes begin like no format that is decoded here.
@@ -14,10 +14,19 @@ pub enum MediaError {
          ASF are understood)"
     )]
     NotAVideo,
+    /// The bytes begin like no format of sound.
+    #[error(
+        "not audio (WAV, MP3, FLAC, OGG, AAC, M4A and AIFF are understood, and with the ffmpeg program Opus, WebM, MKV, AMR, CAF, \
+         ASF and others)"
+    )]
+    NotAudio,
+    /// There is no sound in it, or none that could be decoded.
+    #[error("there is no sound in it")]
+    NoSound,
     /// A picture file that could be an animation, but is none.
     #[error("not a video but a still picture; send it as an image")]
     StillPicture,
-    /// What was wanted of a clip.
+    /// What was wanted of a sound or clip.
     #[error(transparent)]
     Option(#[from] OptionError),
     /// A known format whose content does not decode.
@@ -39,12 +48,14 @@ pub enum MediaError {
     /// The clip has no frames.
     #[error("the video has no frames")]
     NoFrames,
-    /// Only the ffmpeg program can decode this container, and it was not found.
-    #[error(
-        "this video needs the ffmpeg program, which was not found; install it ({}), or send an animated GIF, WebP or PNG",
-        Ffmpeg::INSTALL
-    )]
-    NoFfmpeg,
+    /// Only the ffmpeg program can decode this, and it was not found.
+    #[error("this {what} needs the ffmpeg program, which was not found; install it ({}), or send {instead}", Ffmpeg::INSTALL)]
+    NoFfmpeg {
+        /// What it is.
+        what: &'static str,
+        /// What needs no program.
+        instead: &'static str,
+    },
     /// Frames of one clip are not of one size.
     #[error("frame {frame} is {}x{} pixels, those before are {}x{}; all frames of a clip have one size", size.0, size.1, expected.0, expected.1)]
     Unequal {
@@ -65,6 +76,6 @@ pub enum MediaError {
         seconds: u64,
     },
     /// Something outside the bytes failed: no temporary file, no process.
-    #[error("cannot decode the video: {0}")]
+    #[error("cannot decode it: {0}")]
     System(String),
 }

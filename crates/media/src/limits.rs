@@ -1,6 +1,6 @@
 use crate::MediaError;
 
-/// What one picture or clip may cost. Checked against headers, before anything is allocated.
+/// What one picture, sound or clip may cost. Checked against headers, before anything is allocated, and again while decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Width or height of a picture or frame, in pixels.
@@ -17,8 +17,16 @@ pub struct Limits {
     pub frames_kept_max: usize,
     /// Decoded bytes that are held at once: of one picture, or of what is made of a clip's frames.
     pub decoded_bytes_max: usize,
-    /// Time to decode one clip, in seconds.
-    pub video_seconds_max: u64,
+    /// Length of a sound, or of the part of it that is wanted, in seconds.
+    pub audio_seconds_max: u64,
+    /// Length of what is decoded of a sound, and left out before the part that is wanted, in seconds.
+    pub audio_skipped_seconds_max: u64,
+    /// Bytes of a decoded sound, four for each sample.
+    pub audio_bytes_max: usize,
+    /// Channels of a sound.
+    pub audio_channels_max: usize,
+    /// Time that a program may take to decode one file, in seconds.
+    pub decoding_seconds_max: u64,
 }
 
 impl Default for Limits {
@@ -31,7 +39,11 @@ impl Default for Limits {
             frames_walked_max: 36_000,
             frames_kept_max: 768,
             decoded_bytes_max: 512 << 20,
-            video_seconds_max: 30,
+            audio_seconds_max: 600,
+            audio_skipped_seconds_max: 7200,
+            audio_bytes_max: 256 << 20,
+            audio_channels_max: 8,
+            decoding_seconds_max: 30,
         }
     }
 }

@@ -2,24 +2,21 @@
 
 mod animation;
 mod container;
-mod ffmpeg;
 mod options;
 mod pictures;
 
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use animation::Animation;
 use container::Container;
+pub(crate) use container::is_container;
 use pictures::Pictures;
 
-pub use ffmpeg::Ffmpeg;
-pub use options::{OptionError, VideoOptions};
+pub use options::VideoOptions;
 pub use pictures::Timing;
 
-use crate::{Image, Limits, MediaError};
+use crate::{Image, Interest, Limits, MediaError};
 
 /// What a sampling rule needs to know of a clip.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,21 +31,6 @@ impl VideoInfo {
     /// Length in seconds.
     pub fn duration(&self) -> f64 {
         self.frames as f64 / self.fps
-    }
-}
-
-/// Whether somebody still waits for what is decoded. Clones are one.
-#[derive(Debug, Clone, Default)]
-pub struct Interest(Arc<AtomicBool>);
-
-impl Interest {
-    /// Nobody waits any more: decoding ends in a moment, and so do the processes that it started.
-    pub fn lose(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn check(&self) -> Result<(), MediaError> {
-        if self.0.load(Ordering::Relaxed) { Err(MediaError::Abandoned) } else { Ok(()) }
     }
 }
 

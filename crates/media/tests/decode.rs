@@ -52,7 +52,7 @@ fn pixels_are_those_of_the_reference() {
             }
             "video" => {
                 let video = match Video::open(read(&url), &Limits::default()) {
-                    Err(MediaError::NoFfmpeg) => {
+                    Err(MediaError::NoFfmpeg { .. }) => {
                         println!("SKIPPED {url}: the ffmpeg program is missing");
                         continue;
                     }
@@ -222,7 +222,7 @@ fn hostile_containers_are_refused_by_the_program() {
     assert!(matches!(refused(Limits { frames_walked_max: 35, ..base }), Err(MediaError::TooLarge { .. })));
     assert!(matches!(refused(Limits { frames_max: 35, ..base }), Err(MediaError::TooLarge { .. })));
     assert!(refused(Limits { frame_pixels_max: 128 * 96 - 1, ..base }).is_err());
-    assert_eq!(refused(Limits { video_seconds_max: 0, ..base }), Err(MediaError::TooSlow { seconds: 0 }));
+    assert_eq!(refused(Limits { decoding_seconds_max: 0, ..base }), Err(MediaError::TooSlow { seconds: 0 }));
     let interest = Interest::default();
     let video = video.with_interest(&interest);
     let clip = video.clip(&VideoOptions::default(), |_| vec![0, 35]).unwrap();

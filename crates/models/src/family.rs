@@ -4,7 +4,7 @@ use nn::{Checkpoint, Coverage, DType, Files, LoadSettings, MediaKind, Model, Sli
 use serde_json::Value;
 
 use crate::config::CONFIG;
-use crate::{ModelError, Processor, SliceTable, gemma3, gemma3n, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl};
+use crate::{ModelError, Processor, SliceTable, gemma3, gemma3n, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, voxtral};
 
 /// Reads a family's processor.
 pub type LoadProcessor = fn(&Files) -> Result<Box<dyn Processor>, ModelError>;
@@ -41,6 +41,7 @@ pub static FAMILIES: &[Family] = &[
     qwen3_vl::MOE,
     qwen3_5::FAMILY,
     qwen3_5::MOE,
+    voxtral::FAMILY,
     qwen2_vl::QWEN2,
     qwen3_vl::QWEN3,
     qwen3_vl::QWEN3_MOE,

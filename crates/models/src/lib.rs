@@ -7,7 +7,8 @@
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
 //! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
-//! tower and a decoder as one model, `qwen` for that whole line, `gemma` for its language models, `siglip` for a tower, `matformer` for tables of slices, `text_only` for members without one.
+//! tower and a decoder as one model, `qwen` for that whole line, `gemma` for language models of that one, `llama` for decoders,
+//! `siglip` and `whisper` for towers, `matformer` for tables of slices, `text_only` for members without a tower.
 
 mod config;
 mod error;
@@ -17,6 +18,7 @@ mod gemma3;
 mod gemma3n;
 mod idefics3;
 mod joined;
+mod llama;
 mod matformer;
 mod pixels;
 mod processor;
@@ -28,6 +30,8 @@ mod qwen3_5;
 mod qwen3_vl;
 mod siglip;
 mod text_only;
+mod voxtral;
+mod whisper;
 
 pub use error::ModelError;
 pub use family::{FAMILIES, Family, LoadModel, LoadProcessor, Loaded, load};

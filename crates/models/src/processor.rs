@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use media::{Clip, Image, VideoInfo, VideoOptions};
+use media::{Audio, Clip, Image, VideoInfo, VideoOptions};
 use nn::{MediaInput, MediaKind, Prompt};
 use text::Piece;
 
@@ -19,6 +19,8 @@ pub struct Marker {
 pub enum Media<'a> {
     /// A picture.
     Image(Image),
+    /// A sound, at the rate that it was recorded with.
+    Audio(Audio),
     /// Sampled frames of a clip, which are decoded while they are processed.
     Video(Clip<'a>),
 }
@@ -28,8 +30,14 @@ impl Media<'_> {
     pub fn kind(&self) -> MediaKind {
         match self {
             Self::Image(_) => MediaKind::Image,
+            Self::Audio(_) => MediaKind::Audio,
             Self::Video(_) => MediaKind::Video,
         }
+    }
+
+    /// What a processor answers to a kind that it does not take.
+    pub(crate) fn refused(&self) -> ModelError {
+        ModelError::Unusable(format!("this model does not take {} input", self.kind()))
     }
 }
 
@@ -64,6 +72,11 @@ pub trait Processor: Send + Sync {
     /// # Errors
     /// [`ModelError::Unusable`] when this family cannot take the item, [`ModelError::Media`] when a frame cannot be decoded.
     fn process(&self, media: Media) -> Result<Processed, ModelError>;
+
+    /// The chat template (Jinja) of checkpoints that ship none.
+    fn chat_template(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Sets positions and islands where they are not those of plain text.
     fn arrange(&self, prompt: &mut Prompt) {

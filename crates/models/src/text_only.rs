@@ -31,6 +31,6 @@ impl Processor for TextProcessor {
     }
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
-        Err(ModelError::Unusable(format!("this model does not take {} input; it takes text", media.kind())))
+        Err(media.refused())
     }
 }

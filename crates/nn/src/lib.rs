@@ -13,6 +13,7 @@ mod batch;
 mod cache;
 mod checkpoint;
 mod conv;
+mod conv2d;
 mod decoder;
 mod error;
 mod files;
@@ -35,7 +36,8 @@ pub use batch::{Batch, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
 pub use checkpoint::Checkpoint;
-pub use conv::{Conv2d, DepthwiseConv2d, FeatureMap, Padding, Window};
+pub use conv::{Conv1d, Conv1dConfig};
+pub use conv2d::{Conv2d, DepthwiseConv2d, FeatureMap, Padding, Window};
 pub use decoder::{
     AttentionConfig, Decoder, DecoderConfig, FeedForward, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig,
     Mixer, Norms, OutputGate, PerLayerConfig, PerLayerInput, PerLayerTable, Step, TokenMixer, Vocabulary,
@@ -54,7 +56,7 @@ pub use quant::{Organization, Quant};
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
 pub use streams::{add_to_streams, mix_streams};
 pub use vit::{
-    FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool,
-    patchify, pixel_shuffle,
+    FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, WHISPER_NAMES,
+    average_pool, patchify, pixel_shuffle,
 };
 pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Slice, Weights};

@@ -62,6 +62,7 @@ pub struct VitNames {
     pub norm1: &'static str,
     /// One fused matrix, or q, k and v.
     pub qkv: &'static [&'static str],
+    pub qkv_bias: Bias,
     pub out: &'static str,
     pub norm2: &'static str,
     /// One matrix, or gate and values.
@@ -74,10 +75,22 @@ pub const SIGLIP_NAMES: VitNames = VitNames {
     layers: "encoder.layers",
     norm1: "layer_norm1",
     qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    qkv_bias: Bias::Present,
     out: "self_attn.out_proj",
     norm2: "layer_norm2",
     up: &["mlp.fc1"],
     down: "mlp.fc2",
+};
+
+/// Whisper.
+pub const WHISPER_NAMES: VitNames = VitNames {
+    layers: "layers",
+    norm1: "self_attn_layer_norm",
+    qkv_bias: Bias::Except(&["self_attn.k_proj"]),
+    norm2: "final_layer_norm",
+    up: &["fc1"],
+    down: "fc2",
+    ..SIGLIP_NAMES
 };
 
 /// Towers that keep q, k and v in one matrix.
@@ -85,6 +98,7 @@ pub const FUSED_NAMES: VitNames = VitNames {
     layers: "blocks",
     norm1: "norm1",
     qkv: &["attn.qkv"],
+    qkv_bias: Bias::Present,
     out: "attn.proj",
     norm2: "norm2",
     up: &["mlp.fc1"],
@@ -239,7 +253,7 @@ impl Block {
         let parts = |names: &[&'static str], outputs| names.iter().map(|name| (*name, outputs)).collect::<Vec<_>>();
         Ok(Self {
             norm1: w.norm(names.norm1, width, config.norm)?,
-            qkv: w.stacked(&parts(names.qkv, 3 * width / names.qkv.len()), width, Bias::Present)?,
+            qkv: w.stacked(&parts(names.qkv, 3 * width / names.qkv.len()), width, names.qkv_bias)?,
             reach: if config.windowed.contains(&number) { Reach::Window } else { Reach::Segment },
             out: w.linear(names.out, width, width, Bias::Present)?,
             norm2: w.norm(names.norm2, width, config.norm)?,

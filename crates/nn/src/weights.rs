@@ -88,6 +88,8 @@ pub enum Role {
 pub enum Bias {
     Absent,
     Present,
+    /// Of stacked layers, all have one but those of these names.
+    Except(&'static [&'static str]),
 }
 
 impl Bias {
@@ -242,12 +244,17 @@ impl Weights {
     /// # Errors
     /// A tensor is missing or shaped otherwise.
     pub fn stacked_outputs(&self, parts: &[Outputs], inputs: usize, bias: Bias) -> Result<Linear, NnError> {
+        let without: &[&str] = match bias {
+            Bias::Except(names) => names,
+            Bias::Absent | Bias::Present => &[],
+        };
+        let of_part = |part: &Outputs| match without.contains(&part.name) {
+            true => part.of(Tensor::zeros(part.count, DType::F32, self.device())?),
+            false => part.of(self.tensor(&format!("{}.bias", part.name), &[part.count])?),
+        };
         let biases = match bias {
             Bias::Absent => None,
-            Bias::Present => {
-                let bias = |part: &Outputs| part.of(self.tensor(&format!("{}.bias", part.name), &[part.count])?);
-                Some(join(parts.iter().map(bias).collect::<Result<_, _>>()?)?)
-            }
+            Bias::Present | Bias::Except(_) => Some(join(parts.iter().map(of_part).collect::<Result<_, _>>()?)?),
         };
         let parts: Vec<Part> = parts.iter().map(|part| Part::weight(part.clone(), &[inputs])).collect();
         self.linear_from(&parts, biases)

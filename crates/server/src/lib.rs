@@ -6,6 +6,7 @@
 //! Must never know: tensors, tokens beyond their ids, how a model is loaded. It reads no files and opens no connections of its
 //! own; what requests point at is fetched by the facade, within what the operator allows.
 
+mod audio;
 mod chat;
 mod error;
 mod metrics;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::Failure;
-use crate::video;
+use crate::{audio, video};
 
 const STOPS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 1024;
@@ -273,10 +273,10 @@ fn part(value: &Value, at: &str) -> Result<Part, Failure> {
     match kind {
         "text" => value["text"].as_str().map(|text| Part::Text(text.to_string())).ok_or_else(|| missing("text")),
         "image_url" => Ok(Part::Image(source(kind)?)),
-        "audio_url" => Ok(Part::Audio(source(kind)?)),
+        "audio_url" | "input_audio" => audio::part(value, kind, at),
         "video_url" | "video" => video::part(value, at),
         _ => {
-            let message = format!("{at}.type must be text, image_url, audio_url, video_url or video");
+            let message = format!("{at}.type must be text, image_url, audio_url, input_audio, video_url or video");
             Err(Failure::invalid(format!("{at}.type"), message))
         }
     }

@@ -31,6 +31,8 @@ pub struct TemplateFiles {
     pub tokenizer_config: Option<(String, String)>,
     /// chat_template.json
     pub chat_template_json: Option<(String, String)>,
+    /// A template that is known for all models of this kind, in case that they ship none.
+    pub of_family: Option<&'static str>,
 }
 
 impl TemplateFiles {
@@ -73,7 +75,8 @@ impl TemplateFiles {
         let chosen = in_json(&self.processor_config)
             .or_else(|| self.chat_template_jinja.clone())
             .or_else(|| in_json(&self.tokenizer_config))
-            .or_else(|| in_json(&self.chat_template_json));
+            .or_else(|| in_json(&self.chat_template_json))
+            .or_else(|| self.of_family.map(|source| ("the template of this family".into(), source.into())));
         let (name, source) = chosen.ok_or(TextError::NoTemplate)?;
         Ok(TemplateFile { name, source, tokens })
     }

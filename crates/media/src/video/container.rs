@@ -16,9 +16,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 
 use tempfile::NamedTempFile;
 
-use super::ffmpeg::{Output, Process, Terms, system};
-use super::{Interest, VideoInfo};
-use crate::{Image, Limits, MediaError};
+use super::VideoInfo;
+use crate::ffmpeg::{Medium, Output, Process, Terms, system};
+use crate::{Image, Interest, Limits, MediaError};
 
 const DAMAGED: MediaError = MediaError::Damaged { format: "video" };
 /// Codecs of which every packet is one frame, if that is no pair of fields.
@@ -105,7 +105,7 @@ impl Container {
     pub fn open(bytes: &[u8], limits: &Limits) -> Result<Self, MediaError> {
         let mut file = tempfile::Builder::new().prefix("clip-").tempfile().map_err(system)?;
         file.write_all(bytes).and_then(|()| file.flush()).map_err(system)?;
-        let terms = Terms::new(limits, &Interest::default());
+        let terms = Terms::new(Medium::Video, limits, &Interest::default());
         let report = Report::of(&file, Question::Packets, &terms)?;
         let side = |name: &str| report.number(name).unwrap_or(0);
         limits.check_size(side("width"), side("height"), limits.frame_pixels_max)?;
@@ -138,7 +138,7 @@ impl Container {
             let found = format!("{walked} frames");
             return Err(MediaError::TooLarge { what: "the video's part to decode", found, allowed: format!("{allowed} frames") });
         }
-        let terms = Terms::new(limits, interest);
+        let terms = Terms::new(Medium::Video, limits, interest);
         Ok(Reading { container: self, runs: runs.into(), running: None, terms })
     }
 
@@ -402,7 +402,7 @@ mod tests {
         for (name, count, keys) in cases {
             let bytes = std::fs::read(fixtures::root().join("media").join(name)).unwrap();
             let mut container = match Container::open(&bytes, &Limits::default()) {
-                Err(MediaError::NoFfmpeg) => {
+                Err(MediaError::NoFfmpeg { .. }) => {
                     println!("SKIPPED {name}: the ffmpeg program is missing");
                     continue;
                 }

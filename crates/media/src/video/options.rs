@@ -1,8 +1,7 @@
 use std::ops::Range;
 
-use thiserror::Error;
-
 use super::VideoInfo;
+use crate::options::{OptionError, check_span, starts_behind};
 use crate::{Limits, MediaError};
 
 const FPS_MAX: f64 = 240.0;
@@ -23,22 +22,6 @@ pub struct VideoOptions {
     pub end: Option<f64>,
 }
 
-/// An option that makes no sense, or not for this clip.
-#[derive(Debug, Error, Clone, PartialEq, Eq)]
-#[error("{field} {reason}")]
-pub struct OptionError {
-    /// Which one.
-    pub field: &'static str,
-    /// What is wrong with it; goes on behind its name.
-    pub reason: String,
-}
-
-impl OptionError {
-    pub(super) fn new(field: &'static str, reason: impl Into<String>) -> Self {
-        Self { field, reason: reason.into() }
-    }
-}
-
 impl VideoOptions {
     /// Refuses what makes no sense for any clip.
     ///
@@ -54,13 +37,7 @@ impl VideoOptions {
             Self { max_frames: Some(frames), .. } if !(1..=frames_max).contains(&frames) => {
                 refuse("max_frames", format!("must be between 1 and {frames_max}, not {frames}"))
             }
-            Self { start: Some(start), .. } if !(start >= 0.0 && start.is_finite()) => {
-                refuse("start", format!("must be a number of seconds from 0 on, not {start}"))
-            }
-            Self { end: Some(end), start, .. } if !(end > start.unwrap_or(0.0) && end.is_finite()) => {
-                refuse("end", format!("must be a number of seconds after start, not {end}"))
-            }
-            _ => Ok(()),
+            Self { start, end, .. } => check_span(start, end),
         }
     }
 
@@ -76,8 +53,7 @@ impl VideoOptions {
     }
 
     pub(super) fn behind_the_end(&self, duration: f64) -> MediaError {
-        let reason = format!("is {} s, but the clip is {duration:.2} s long", self.start.unwrap_or_default());
-        OptionError::new("start", reason).into()
+        starts_behind(self.start, "clip", duration).into()
     }
 }
 

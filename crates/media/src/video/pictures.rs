@@ -1,6 +1,7 @@
 use std::ops::Range;
 
-use super::{OptionError, VideoInfo, VideoOptions};
+use super::{VideoInfo, VideoOptions};
+use crate::options::OptionError;
 use crate::{Image, Limits, MediaError, decode_image};
 
 /// When frames are shown that are given as pictures.

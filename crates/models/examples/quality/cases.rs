@@ -63,7 +63,8 @@ impl<'a> Reader<'a> {
         let name = "tokenizer.json";
         let tokenizer = Tokenizer::new(name, &files.read(name)?.ok_or("there is no tokenizer.json")?, &markers)?;
         let file = |name: &str| files.text(name).map(|text| text.map(|text| (name.to_string(), text)));
-        let templates = TemplateFiles::of_model(file)?;
+        let of_family = model.processor.chat_template();
+        let templates = TemplateFiles { of_family, ..TemplateFiles::of_model(file)? };
         Ok(Self { model, tokenizer, template: ChatTemplate::new(templates.choose()?)? })
     }
 

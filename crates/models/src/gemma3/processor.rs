@@ -36,7 +36,7 @@ impl Processor for Gemma3 {
     }
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
-        let Media::Image(image) = media else { return Err(ModelError::Unusable("only pictures can be used".into())) };
+        let Media::Image(image) = media else { return Err(media.refused()) };
         let crops = self.crops(&image);
         let views: Vec<Image> =
             std::iter::once(&image).chain(&crops).map(|view| view.resize(self.side, self.side, self.pixels.filter)).collect();

@@ -14,6 +14,7 @@ pub struct Config {
     pub image_token_id: u32,
     pub vision_soft_tokens_per_image: usize,
     pub vision_config: VisionConfig,
+    pub audio_token_id: u32,
     pub audio_soft_tokens_per_image: usize,
     pub audio_config: AudioConfig,
 }
@@ -83,7 +84,7 @@ impl Config {
         });
         let defaults = json!({
             "image_token_id": 262_145, "vision_soft_tokens_per_image": 256, "vision_config": vision,
-            "audio_soft_tokens_per_image": 188, "audio_config": audio,
+            "audio_token_id": 262_273, "audio_soft_tokens_per_image": 188, "audio_config": audio,
         });
         let config: Self = read(files, CONFIG, defaults)?;
         let check = |met, reason| require(met, files, CONFIG, reason);
@@ -123,6 +124,11 @@ impl AudioConfig {
         check(self.conf_attention_context_right == 0, "audio_config.conf_attention_context_right must be 0")?;
         let clips = self.gradient_clipping >= GRADIENT_CLIPPING;
         check(clips, "audio_config.gradient_clipping must be 1e10 or more, where it does nothing")
+    }
+
+    /// Frames from one row of an encoded sound to the next.
+    pub fn frames_per_row(&self) -> usize {
+        self.sscp_conv_stride_size.iter().map(|stride| stride[0]).product::<usize>() * self.conf_reduction_factor
     }
 }
 

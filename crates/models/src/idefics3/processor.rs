@@ -87,6 +87,7 @@ impl Processor for Idefics3 {
                 let view = |frame| Ok::<_, ModelError>(self.square(&self.enlarge(&frame, self.frame_longest)));
                 (clip.each(view)?, pieces)
             }
+            Media::Audio(_) => return Err(media.refused()),
         };
         let rows = views.len() * self.rows_per_tile;
         let input = MediaInput::new(kind, rows, [("pixel_values", self.pixels.planes(&views))]);

@@ -121,6 +121,7 @@ impl Processor for VisionProcessor {
         match media {
             Media::Image(image) => self.image(&image),
             Media::Video(clip) => self.video(clip),
+            Media::Audio(_) => Err(media.refused()),
         }
     }
 

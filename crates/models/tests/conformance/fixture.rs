@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fixtures::{arrays, root};
-use media::{Limits, Video, VideoOptions, decode_image};
+use media::{AudioOptions, Interest, Limits, Video, VideoOptions, decode_audio, decode_image};
 use mistralrs_models::{Family, Loaded, Media, Processed, Processor, assemble, load};
 use nn::{Files, LoadSettings, Prompt, Slice};
 use serde::Deserialize;
@@ -63,7 +63,8 @@ impl Subject {
         let markers: Vec<&str> = loaded.processor.markers().iter().map(|m| m.text).collect();
         let tokenizer = Tokenizer::new("tokenizer.json", &files.read("tokenizer.json").unwrap().unwrap(), &markers).unwrap();
         let file = |name: &str| files.text(name).map(|text| text.map(|text| (name.to_string(), text)));
-        let templates = TemplateFiles::of_model(file).unwrap();
+        let of_family = loaded.processor.chat_template();
+        let templates = TemplateFiles { of_family, ..TemplateFiles::of_model(file).unwrap() };
         Self { loaded, tokenizer, template: ChatTemplate::new(templates.choose().unwrap()).unwrap() }
     }
 
@@ -93,15 +94,15 @@ impl Subject {
     fn process(&self, kind: &str, path: &Path) -> Option<Processed> {
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let limits = Limits::default();
-        if kind == "audio" {
-            println!("SKIPPED {}: sound is not processed yet", path.display());
-            return None;
-        }
         if kind == "image" {
             return Some(self.processor().process(Media::Image(decode_image(&bytes, &limits).unwrap())).unwrap());
         }
+        if kind == "audio" {
+            let audio = decode_audio(bytes, &AudioOptions::default(), &limits, &Interest::default()).unwrap();
+            return Some(self.processor().process(Media::Audio(audio)).unwrap());
+        }
         let video = match Video::open(bytes, &limits) {
-            Err(media::MediaError::NoFfmpeg) => {
+            Err(media::MediaError::NoFfmpeg { .. }) => {
                 println!("SKIPPED {}: the ffmpeg program is missing", path.display());
                 return None;
             }

@@ -66,7 +66,7 @@ pub struct Routes {
 impl Router {
     pub fn load(config: &RouterConfig, experts: usize, hidden: usize, w: &Weights) -> Result<Self, NnError> {
         let correction = match config.correction {
-            Bias::Present => Some(w.tensor("gate.e_score_correction_bias", &[experts])?.to_vec1()?),
+            Bias::Present | Bias::Except(_) => Some(w.tensor("gate.e_score_correction_bias", &[experts])?.to_vec1()?),
             Bias::Absent => None,
         };
         let gate = w.role(Role::Router).linear("gate", hidden, experts, Bias::Absent)?;

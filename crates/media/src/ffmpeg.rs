@@ -10,16 +10,41 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Interest;
-use crate::{Limits, MediaError};
+use crate::{Interest, Limits, MediaError};
 
-const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf";
+const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,\
+    wav,w64,aiff,au,caf,flac,mp3,aac,ac3,eac3,amr,ape,tta,wv";
 /// How often a process is asked whether anybody still waits for it.
 const ATTENTION: Duration = Duration::from_millis(200);
 
-/// Who starts a program and how long it may take.
+/// What is decoded, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    Audio,
+    Video,
+}
+
+impl Medium {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Video => "video",
+        }
+    }
+
+    fn needs_program(self) -> MediaError {
+        let instead = match self {
+            Self::Audio => "WAV, MP3, FLAC, OGG Vorbis or M4A",
+            Self::Video => "an animated GIF, WebP or PNG",
+        };
+        MediaError::NoFfmpeg { what: self.name(), instead }
+    }
+}
+
+/// Who starts a program, for what, and how long it may take.
 #[derive(Debug, Clone)]
 pub struct Terms {
+    medium: Medium,
     pub limits: Limits,
     pub interest: Interest,
     deadline: Instant,
@@ -27,17 +52,17 @@ pub struct Terms {
 
 impl Terms {
     /// The time begins now. What is started later on the same terms has what is left of it.
-    pub fn new(limits: &Limits, interest: &Interest) -> Self {
-        let deadline = Instant::now() + Duration::from_secs(limits.video_seconds_max);
-        Self { limits: *limits, interest: interest.clone(), deadline }
+    pub fn new(medium: Medium, limits: &Limits, interest: &Interest) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(limits.decoding_seconds_max);
+        Self { medium, limits: *limits, interest: interest.clone(), deadline }
     }
 
     /// What a failure to read from a program means.
     pub fn failed(&self, error: io::Error) -> MediaError {
         match error.kind() {
-            io::ErrorKind::TimedOut => MediaError::TooSlow { seconds: self.limits.video_seconds_max },
+            io::ErrorKind::TimedOut => MediaError::TooSlow { seconds: self.limits.decoding_seconds_max },
             io::ErrorKind::ConnectionAborted => MediaError::Abandoned,
-            _ => MediaError::Damaged { format: "video" },
+            _ => MediaError::Damaged { format: self.medium.name() },
         }
     }
 }
@@ -66,7 +91,7 @@ impl Process {
         command.env_remove("FFREPORT");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => MediaError::NoFfmpeg,
+            io::ErrorKind::NotFound => terms.medium.needs_program(),
             _ => system(e),
         })?;
         let pipe = child.stdout.take();
@@ -81,7 +106,7 @@ impl Process {
         use rustix::process::{Pid, Resource, Rlimit, prlimit};
         let Some(pid) = Pid::from_raw(self.child.id() as i32) else { return };
         let memory = (limits.decoded_bytes_max as u64).saturating_mul(4);
-        let bounds = [(Resource::As, memory), (Resource::Cpu, limits.video_seconds_max * 2), (Resource::Fsize, 0)];
+        let bounds = [(Resource::As, memory), (Resource::Cpu, limits.decoding_seconds_max * 2), (Resource::Fsize, 0)];
         for (resource, most) in bounds {
             // A child that has already ended needs no bounds.
             let _ = prlimit(Some(pid), resource, Rlimit { current: Some(most), maximum: Some(most) });
@@ -138,7 +163,7 @@ fn is_readable(_pipe: &ChildStdout, _within: Duration) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Something of the system's failed, which is not the clip's fault.
+/// Something of the system's failed, which is not the file's fault.
 pub fn system(error: io::Error) -> MediaError {
     MediaError::System(error.kind().to_string())
 }
