@@ -202,7 +202,8 @@ fn what_is_wrong_is_one_line_and_exit_code_1() {
     let (_kept, garbage) = spoiled("model.safetensors", "garbage");
     let clip = media("motion_64x64_5fps.gif");
     let empty = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 12] = [
+    let (sound, ears) = (media("speech_16k.wav"), fixtures::model("voxtral").unwrap().display().to_string());
+    let cases: [(&[&str], &str); 14] = [
         (&["run", "-m", "/nonexistent/model", "-i", "Hi"], "no folder /nonexistent/model"),
         (&["run", "-m", "org/name", "-i", "Hi"], "is not in the cache /nonexistent/hub"),
         (&["run", "-m", &unknown, "-i", "Hi"], "\"MambaForCausalLM\" is not supported"),
@@ -211,6 +212,8 @@ fn what_is_wrong_is_one_line_and_exit_code_1() {
         (&["run", "--image", "/nonexistent.png", "-i", "Hi"], "cannot read /nonexistent.png"),
         (&["run", "--image", &demo("expected.json"), "-i", "Hi"], "not an image"),
         (&["run", "--audio", "a.wav", "-i", "Hi"], "does not take audio"),
+        (&["run", "-m", &ears, "--audio", &clip, "-i", "Hi"], "not audio"),
+        (&["run", "-m", &ears, "--audio", &sound, "--start", "9", "-i", "Hi"], "start is 9 s, but the sound is 2.50 s long"),
         (&["run", "--video", &clip, "--max-frames", "0", "-i", "Hi"], "--max-frames must be between 1 and 768, not 0"),
         (&["run", "--video", &clip, "--fps", "-1", "-i", "Hi"], "--fps must be above 0"),
         (&["run", "--video", &clip, "--start", "9", "-i", "Hi"], "start is 9 s, but the clip is 2.40 s long"),

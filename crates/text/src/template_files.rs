@@ -145,15 +145,17 @@ mod tests {
                 r#"{"bos_token": {"content": "<s>"}, "eos_token": null, "chat_template": [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "5"}]}"#,
             ),
             chat_template_json: file("chat_template.json", r#"{"chat_template": "6"}"#),
+            of_family: Some("7"),
         };
         type Remove = fn(&mut TemplateFiles);
-        let steps: [(&str, Remove); 6] = [
+        let steps: [(&str, Remove); 7] = [
             ("1", |f| f.jinja_explicit = None),
             ("2", |f| f.chat_template = None),
             ("3", |f| f.processor_config = None),
             ("4", |f| f.chat_template_jinja = None),
             ("5", |f| f.tokenizer_config = None),
             ("6", |f| f.chat_template_json = None),
+            ("7", |f| f.of_family = None),
         ];
         let mut files = everything;
         for (expected, remove) in steps {
