@@ -146,11 +146,11 @@ impl AnswerStream {
         }
         let media_tokens = prompt.media.iter().map(|item| item.input.rows).sum();
         let prompt_token_ids = prompt.tokens.clone();
-        let mut stop_tokens = if request.ignore_eos { Vec::new() } else { inner.ends.clone() };
-        stop_tokens.extend(&request.stop_token_ids);
+        let mut stop_token_ids = if request.ignore_eos { Vec::new() } else { inner.ends.clone() };
+        stop_token_ids.extend(&request.stop_token_ids);
         let cache_salt = request.cache_salt.clone();
         let tokens_min = request.tokens_min;
-        let engine_request = Request { prompt, sampling, tokens_min, tokens_max: wanted, stop_tokens, cache_salt, constraint };
+        let engine_request = Request { prompt, sampling, tokens_min, tokens_max: wanted, stop_token_ids, cache_salt, constraint };
         let events = inner.engine.submit(engine_request).map_err(refused)?;
         Ok(Self {
             inner,

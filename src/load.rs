@@ -7,7 +7,7 @@ use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, ModelError, Processor};
 use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Organization, Quant};
 use serde_json::Value;
-use text::{ChatTemplate, Grammars, TemplateFiles, TextError, Tokenizer};
+use text::{ChatTemplate, Grammars, TEKKEN, TemplateFiles, TextError, Tokenizer, from_tekken};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
@@ -326,9 +326,14 @@ fn tokenizer(files: &Files, processor: &dyn Processor, options: &LoadOptions) ->
         let (label, json) = read_named(path)?;
         return Ok(Tokenizer::new(&label, json.as_bytes(), &markers).map_err(ModelError::Text)?);
     }
+    if let Some(json) = files.read(name).map_err(ModelError::Nn)? {
+        return Ok(Tokenizer::new(&files.label(name), &json, &markers).map_err(ModelError::Text)?);
+    }
     let missing = || NnError::File { file: files.label(name), reason: "there is no such file".into() };
-    let json = files.read(name).and_then(|json| json.ok_or_else(missing)).map_err(ModelError::Nn)?;
-    Ok(Tokenizer::new(&files.label(name), &json, &markers).map_err(ModelError::Text)?)
+    let tekken = files.read(TEKKEN).and_then(|json| json.ok_or_else(missing)).map_err(ModelError::Nn)?;
+    let label = files.label(TEKKEN);
+    let tokenizer = from_tekken(&label, &tekken).and_then(|json| Tokenizer::new(&label, &json, &markers));
+    Ok(tokenizer.map_err(ModelError::Text)?)
 }
 
 /// `eos_token_id` of generation_config.json, or of config.json: a number or a list.

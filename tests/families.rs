@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mistralrs::{
-    Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part, Stats,
-    VideoOptions,
+    AudioOptions, Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part,
+    Stats, VideoOptions,
 };
 
 /// Tokens of a block of the cache.
@@ -101,6 +101,39 @@ async fn what_was_made_of_media_is_remembered_by_those_who_may_know() {
         assert_eq!((spent.pictures, spent.remembered), (pictures, remembered), "case {i}");
         assert_eq!(answer.text, expected.text, "case {i}");
         assert_eq!(expected.summary.media.remembered, 0, "case {i}");
+    }
+}
+
+#[tokio::test]
+async fn a_tokenizer_may_have_its_makers_own_form() {
+    let folder = tempfile::tempdir().unwrap();
+    fixtures::copy("voxtral", folder.path()).unwrap();
+    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let hub = Hub { cache: "/nonexistent".into(), endpoint: None, token: None, offline: true };
+    let options = LoadOptions { dtype: Dtype::F32, ..LoadOptions::new(ModelSource::Folder(folder.path().into()), hub) };
+    let model = Model::load(options, Arc::new(|_| ())).await.unwrap();
+    let usual = load("voxtral", Capacity::default()).await;
+    let question = about(None, "Что? What is there, 😀?");
+    assert_eq!(ids(&model, &question).await, ids(&usual, &question).await);
+}
+
+#[tokio::test]
+async fn sounds_are_remembered_part_by_part() {
+    let model = load("voxtral", Capacity::default()).await;
+    let file = format!("{}/fixtures/media/speech_24k.mp3", env!("CARGO_MANIFEST_DIR"));
+    let part = |start, end| AudioOptions { start, end };
+    let cases = [
+        (part(None, None), (2200, 0)),
+        (part(None, None), (0, 1)),
+        (part(Some(1.0), None), (1200, 0)),
+        (part(None, Some(1.0)), (1000, 0)),
+        (part(Some(1.0), None), (0, 1)),
+    ];
+    for (options, (milliseconds, remembered)) in cases {
+        let sound = Part::Audio(MediaSource::Url(file.clone()), options);
+        let request = ChatRequest { tokens_max: Some(2), ..ChatRequest::user(vec![sound, Part::Text("What?".into())]) };
+        let spent = model.answer(&request).await.unwrap().summary.media;
+        assert_eq!((spent.sound.as_millis(), spent.remembered), (milliseconds, remembered), "{options:?}");
     }
 }
 

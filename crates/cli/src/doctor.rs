@@ -52,7 +52,7 @@ fn examine() -> Vec<Finding> {
         finding("model cache", cache.display().to_string())
             .unless(cache.is_dir(), "not there yet: the first download makes it (HF_HOME, --hf-cache)"),
     ];
-    let install = format!("clips other than GIF, WebP and PNG need it: {}", Ffmpeg::INSTALL);
+    let install = format!("clips other than GIF, WebP and PNG need it, and sounds like Opus: {}", Ffmpeg::INSTALL);
     let Some(Ffmpeg { version, ffprobe, decodes }) = ffmpeg else {
         findings.push(finding("ffmpeg", Value::Null).unless(false, &install));
         return findings;

@@ -57,6 +57,32 @@ fn several_pictures_and_a_quantised_model() {
     assert!(text(&output.stderr).contains("5 tokens"), "{}", text(&output.stderr));
 }
 
+#[test]
+fn a_slice_of_a_nested_model_is_loaded_by_its_name() {
+    let model = |name| fixtures::model(name).unwrap().display().to_string();
+    let nested = model("gemma3n_matformer");
+    let table = format!("{nested}/matformer.csv");
+    let (own, published) = (["--matformer-config-path", table.as_str()].as_slice(), [].as_slice());
+    let cases = [
+        (nested.clone(), own, "Config for E0.7B (mixed)", ""),
+        (
+            nested.clone(),
+            own,
+            "E0.7B",
+            "slice \"E0.7B\" is not in the table; there are \"Main model\", \"Config for E0.7B (mixed)\"",
+        ),
+        (nested, published, "Config for E2.49B (block-level)", "keeps 15 of 15 layers, but names the widths of 35"),
+        (model("qwen2_vl"), published, "Main model", "Qwen2-VL is not a nested model (MatFormer), so it has no slices"),
+    ];
+    for (model, table, name, expected) in cases {
+        let arguments = ["run", "-m", &model, "--max-tokens", "2", "-i", "Hello", "--matformer-slice-name", name];
+        let output = mistralrs(&[&arguments, table].concat());
+        let rest = text(&output.stderr);
+        assert_eq!(output.status.success(), expected.is_empty(), "{rest}");
+        assert!(rest.contains(expected), "{rest}");
+    }
+}
+
 /// Tokens of media, as the last line of an answer says.
 fn media_tokens(arguments: &[&str]) -> usize {
     let output = mistralrs(&[&["run", "--max-tokens", "1", "-i", "What?"], arguments].concat());
@@ -176,7 +202,8 @@ fn what_is_wrong_is_one_line_and_exit_code_1() {
     let (_kept, garbage) = spoiled("model.safetensors", "garbage");
     let clip = media("motion_64x64_5fps.gif");
     let empty = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 12] = [
+    let (sound, ears) = (media("speech_16k.wav"), fixtures::model("voxtral").unwrap().display().to_string());
+    let cases: [(&[&str], &str); 14] = [
         (&["run", "-m", "/nonexistent/model", "-i", "Hi"], "no folder /nonexistent/model"),
         (&["run", "-m", "org/name", "-i", "Hi"], "is not in the cache /nonexistent/hub"),
         (&["run", "-m", &unknown, "-i", "Hi"], "\"MambaForCausalLM\" is not supported"),
@@ -185,6 +212,8 @@ fn what_is_wrong_is_one_line_and_exit_code_1() {
         (&["run", "--image", "/nonexistent.png", "-i", "Hi"], "cannot read /nonexistent.png"),
         (&["run", "--image", &demo("expected.json"), "-i", "Hi"], "not an image"),
         (&["run", "--audio", "a.wav", "-i", "Hi"], "does not take audio"),
+        (&["run", "-m", &ears, "--audio", &clip, "-i", "Hi"], "not audio"),
+        (&["run", "-m", &ears, "--audio", &sound, "--start", "9", "-i", "Hi"], "start is 9 s, but the sound is 2.50 s long"),
         (&["run", "--video", &clip, "--max-frames", "0", "-i", "Hi"], "--max-frames must be between 1 and 768, not 0"),
         (&["run", "--video", &clip, "--fps", "-1", "-i", "Hi"], "--fps must be above 0"),
         (&["run", "--video", &clip, "--start", "9", "-i", "Hi"], "start is 9 s, but the clip is 2.40 s long"),

@@ -21,7 +21,7 @@ pub struct Request {
     /// Tokens of the answer, at least 1.
     pub tokens_max: usize,
     /// Token ids that end the answer, at most 128. Without any, it ends at `tokens_max`.
-    pub stop_tokens: Vec<u32>,
+    pub stop_token_ids: Vec<u32>,
     /// What was computed is found again only by requests with the same salt: how users are kept from learning, by time, what
     /// others have asked.
     pub cache_salt: Option<String>,
@@ -129,7 +129,7 @@ impl Request {
             return Err(EngineError::EmptyPrompt);
         }
         let biased: Vec<u32> = self.sampling.logit_bias.iter().map(|(id, _)| *id).collect();
-        for (field, ids) in [("prompt", &prompt.tokens), ("stop_tokens", &self.stop_tokens), ("logit_bias", &biased)] {
+        for (field, ids) in [("prompt", &prompt.tokens), ("stop_token_ids", &self.stop_token_ids), ("logit_bias", &biased)] {
             if let Some(&id) = ids.iter().find(|id| **id as usize >= limits.vocab) {
                 return Err(EngineError::UnknownToken { field, id, vocab: limits.vocab });
             }
@@ -141,8 +141,8 @@ impl Request {
         if self.tokens_min > self.tokens_max {
             return Err(out_of_range("min_tokens", self.tokens_min, "at most max_tokens"));
         }
-        if self.stop_tokens.len() > STOP_TOKENS_MAX {
-            return Err(out_of_range("the number of stop_tokens", self.stop_tokens.len(), "at most 128"));
+        if self.stop_token_ids.len() > STOP_TOKENS_MAX {
+            return Err(out_of_range("the number of stop_token_ids", self.stop_token_ids.len(), "at most 128"));
         }
         let tokens = prompt.tokens.len().saturating_add(self.tokens_max);
         if tokens > limits.context {

@@ -8,12 +8,25 @@ use crate::{EngineError, Logprobs, Mask, Sampling};
 /// Candidates that are sorted before the whole vocabulary is.
 const HEAD: usize = 1024;
 
-/// Which tokens can come.
-#[derive(Debug, Clone, Copy)]
-pub enum May<'a> {
-    All,
-    NoneOf(&'a [u32]),
-    Only(&'a Mask),
+/// Which tokens can come: all, where nothing is said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct May<'a> {
+    /// Only those of a constraint.
+    pub only: Option<&'a Mask>,
+    /// None of these, while there is another.
+    pub none_of: &'a [u32],
+}
+
+impl May<'_> {
+    fn apply(self, logits: &mut [f32]) {
+        if let Some(mask) = self.only {
+            mask.apply(logits);
+        }
+        let banned = |id: u32| self.none_of.contains(&id);
+        if (0u32..).zip(&*logits).any(|(id, logit)| logit.is_finite() && !banned(id)) {
+            self.none_of.iter().for_each(|&id| logits[id as usize] = f32::NEG_INFINITY);
+        }
+    }
 }
 
 /// Draws the tokens of one sequence.
@@ -38,10 +51,8 @@ impl Sampler {
         if self.sampling.has_penalties() {
             self.penalties.apply(&self.sampling, tokens, logits.to_mut());
         }
-        match may {
-            May::All => {}
-            May::NoneOf(banned) => banned.iter().for_each(|id| logits.to_mut()[*id as usize] = f32::NEG_INFINITY),
-            May::Only(mask) => mask.apply(logits.to_mut()),
+        if may.only.is_some() || !may.none_of.is_empty() {
+            may.apply(logits.to_mut());
         }
         let best = argmax(&logits).map_err(|_| EngineError::Constraint("no token is left".into()))?;
         let id = if self.sampling.temperature == 0.0 { best } else { self.random_draw(&logits, best) };
@@ -127,8 +138,9 @@ mod tests {
     use crate::Dry;
 
     fn draws(sampling: &Sampling, logits: &[f32], count: u64) -> Vec<u32> {
-        let draw =
-            |seed| Sampler::new(Sampling { seed: Some(seed), ..sampling.clone() }, &[]).draw(logits, &[], May::All).unwrap().0;
+        let draw = |seed| {
+            Sampler::new(Sampling { seed: Some(seed), ..sampling.clone() }, &[]).draw(logits, &[], May::default()).unwrap().0
+        };
         (0..count).map(draw).collect()
     }
 
@@ -160,11 +172,13 @@ mod tests {
         let logits = [1.0, 3.0, 2.0];
         let mask = Mask(vec![0b101]);
         for (sampling, may, expected) in [
-            (Sampling::default(), May::All, [1, 1]),
-            (Sampling::default(), May::NoneOf(&[1]), [2, 2]),
-            (Sampling::default(), May::Only(&mask), [2, 2]),
-            (biased, May::All, [2, 2]),
-            (tired, May::All, [1, 2]),
+            (Sampling::default(), May::default(), [1, 1]),
+            (Sampling::default(), May { none_of: &[1], ..May::default() }, [2, 2]),
+            (Sampling::default(), May { only: Some(&mask), none_of: &[] }, [2, 2]),
+            (Sampling::default(), May { only: Some(&mask), none_of: &[2] }, [0, 0]),
+            (Sampling::default(), May { only: Some(&mask), none_of: &[0, 2] }, [2, 2]),
+            (biased, May::default(), [2, 2]),
+            (tired, May::default(), [1, 2]),
         ] {
             let mut sampler = Sampler::new(sampling, &[]);
             assert_eq!([(); 2].map(|()| sampler.draw(&logits, &[], may).unwrap().0), expected);
@@ -185,7 +199,7 @@ mod tests {
         let sampling = Sampling { temperature: 1.5, top_p: 0.9, seed: Some(7), ..Sampling::default() };
         let run = || {
             let mut sampler = Sampler::new(sampling.clone(), &[]);
-            (0..20).map(|_| sampler.draw(&logits, &[], May::All).unwrap().0).collect::<Vec<_>>()
+            (0..20).map(|_| sampler.draw(&logits, &[], May::default()).unwrap().0).collect::<Vec<_>>()
         };
         assert_eq!(run(), run());
     }
@@ -193,7 +207,8 @@ mod tests {
     #[test]
     fn logprobs_are_those_of_the_plain_logits() {
         let sampling = Sampling { temperature: 0.0, logprobs: Some(2), ..Sampling::default() };
-        let (id, logprobs) = Sampler::new(sampling, &[]).draw(&[0.0, (2.0f32).ln(), f32::NEG_INFINITY], &[], May::All).unwrap();
+        let (id, logprobs) =
+            Sampler::new(sampling, &[]).draw(&[0.0, (2.0f32).ln(), f32::NEG_INFINITY], &[], May::default()).unwrap();
         let logprobs = logprobs.unwrap();
         assert_eq!((id, logprobs.top[1].0), (1, 0));
         assert!((logprobs.chosen - (2.0f32 / 3.0).ln()).abs() < 1e-6 && (logprobs.top[1].1 - (1.0f32 / 3.0).ln()).abs() < 1e-6);
@@ -203,7 +218,7 @@ mod tests {
     fn what_is_not_a_number_is_refused() {
         for logits in [vec![f32::NAN, 1.0], vec![1.0, f32::NAN], vec![f32::INFINITY], vec![f32::NEG_INFINITY; 2], vec![]] {
             assert_eq!(
-                Sampler::new(Sampling::default(), &[]).draw(&logits, &[], May::All).unwrap_err(),
+                Sampler::new(Sampling::default(), &[]).draw(&logits, &[], May::default()).unwrap_err(),
                 EngineError::NotFinite,
                 "{logits:?}"
             );

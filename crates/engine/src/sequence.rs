@@ -36,7 +36,7 @@ pub struct Sequence {
     pub encoded: Vec<Option<Tensor>>,
     tokens_min: usize,
     tokens_max: usize,
-    stop_tokens: Vec<u32>,
+    stop_token_ids: Vec<u32>,
     sampler: Sampler,
     /// What the answer may say; away while its mask is made.
     pub constraint: Option<Box<dyn Constraint>>,
@@ -63,7 +63,7 @@ pub struct Room {
 
 impl Sequence {
     pub fn new(request: Request, layout: &Layout, events: mpsc::Sender<Event>, place: Place) -> Self {
-        let Request { prompt, sampling, tokens_min, tokens_max, stop_tokens, cache_salt, constraint } = request;
+        let Request { prompt, sampling, tokens_min, tokens_max, stop_token_ids, cache_salt, constraint } = request;
         let sampler = Sampler::new(sampling, &prompt.tokens);
         let mut hashes = Vec::new();
         prefix::extend(&mut hashes, &prompt, &prompt.tokens, layout.block_size, cache_salt.as_deref());
@@ -81,7 +81,7 @@ impl Sequence {
             cache_salt,
             tokens_min,
             tokens_max,
-            stop_tokens,
+            stop_token_ids,
             sampler,
             constraint,
             events,
@@ -240,14 +240,11 @@ impl Sequence {
     /// Draws a token from the logits of the last row, among those in the mask of a constraint, and tells the listener; whether
     /// the answer is complete.
     pub fn draw(&mut self, logits: &[f32], mask: Option<&Mask>) -> Result<bool, EngineError> {
-        let may = match mask {
-            Some(mask) => May::Only(mask),
-            None if self.drawn() < self.tokens_min => May::NoneOf(&self.stop_tokens),
-            None => May::All,
-        };
+        let none_of = if self.drawn() < self.tokens_min { self.stop_token_ids.as_slice() } else { &[] };
+        let may = May { only: mask, none_of };
         let (id, logprobs) = self.sampler.draw(logits, &self.tokens, may)?;
         self.clock();
-        if self.stop_tokens.contains(&id) {
+        if self.stop_token_ids.contains(&id) {
             self.tokens.push(id);
             return Ok(self.finish(FinishReason::Stop { token: id }));
         }

@@ -182,7 +182,7 @@ fn request(prompt: Prompt, tokens_max: usize, seed: Option<u64>) -> Request {
         sampling: Sampling { temperature, seed, top_p: 0.9, ..Sampling::default() },
         tokens_min: 0,
         tokens_max,
-        stop_tokens: vec![3],
+        stop_token_ids: vec![3],
         cache_salt: None,
         constraint: None,
     }
@@ -293,8 +293,8 @@ fn what_cannot_be_served_is_refused_at_once() {
             EngineError::UnknownToken { field: "logit_bias", id: 61, vocab: 61 },
         ),
         (
-            Request { stop_tokens: vec![u32::MAX], ..base() },
-            EngineError::UnknownToken { field: "stop_tokens", id: u32::MAX, vocab: 61 },
+            Request { stop_token_ids: vec![u32::MAX], ..base() },
+            EngineError::UnknownToken { field: "stop_token_ids", id: u32::MAX, vocab: 61 },
         ),
     ];
     for (request, expected) in cases {
@@ -529,7 +529,7 @@ fn dropping_the_receiver_frees_the_blocks_and_dropping_the_engine_ends_all() {
     let (permit, permits) = channel();
     let toy = Toy { permits: Some(permits), ..Toy::new().0 };
     let engine = Engine::start(Box::new(toy), EngineConfig { sequences_max: 1, ..small() }).unwrap();
-    let long = || Request { stop_tokens: vec![], ..request(prompt(vec![9; 10], &[]), 90, None) };
+    let long = || Request { stop_token_ids: vec![], ..request(prompt(vec![9; 10], &[]), 90, None) };
     let mut running = engine.submit(long()).unwrap();
     permit.send(()).unwrap();
     assert!(matches!(running.blocking_recv(), Some(Event::Started { .. })));
@@ -552,7 +552,7 @@ fn dropping_the_receiver_frees_the_blocks_and_dropping_the_engine_ends_all() {
 #[test]
 fn others_write_while_a_picture_is_encoded() {
     let engine = start(small());
-    let writer = || Request { stop_tokens: vec![], ..request(prompt(vec![9; 10], &[]), 40, None) };
+    let writer = || Request { stop_token_ids: vec![], ..request(prompt(vec![9; 10], &[]), 40, None) };
     let about = |value: f32| request(prompt(vec![9, 5, 5, 5, 4], &[(1, 3, value)]), 3, None);
     let expected = collect(engine.submit(writer()).unwrap());
     // Without anyone who writes this picture would take for ever.
@@ -572,7 +572,7 @@ fn others_write_while_a_picture_is_encoded() {
 #[test]
 fn a_full_queue_refuses() {
     let engine = start(EngineConfig { sequences_max: 1, queue_max: 2, ..small() });
-    let long = || Request { stop_tokens: vec![], ..request(prompt(vec![9; 10], &[]), 90, None) };
+    let long = || Request { stop_token_ids: vec![], ..request(prompt(vec![9; 10], &[]), 90, None) };
     let submitted: Vec<_> = (0..60).map(|_| engine.submit(long())).collect();
     assert!(submitted.iter().any(|s| matches!(s, Err(EngineError::Overloaded { .. }))));
     for events in submitted.into_iter().flatten() {

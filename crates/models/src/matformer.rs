@@ -110,6 +110,15 @@ mod tests {
     }
 
     #[test]
+    fn published_slices_are_of_one_model() {
+        for (family, table) in crate::FAMILIES.iter().filter_map(|family| Some((family.name, family.slices?))) {
+            let slices = SliceTable::parse(family, table).unwrap().slices;
+            let layers: Vec<usize> = slices.iter().map(|slice| slice.inner.len() + slice.skipped.len()).collect();
+            assert!(slices.len() > 1 && layers.iter().all(|count| *count == layers[0]), "{family}: {layers:?}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let cases = [
             ("name,FFN Hidden Dims\nA,[1]".to_string(), "there is no column \"Layers Skipped\""),

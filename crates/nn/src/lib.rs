@@ -13,7 +13,7 @@ mod batch;
 mod cache;
 mod checkpoint;
 mod conv;
-mod conv1d;
+mod conv2d;
 mod decoder;
 mod error;
 mod files;
@@ -36,8 +36,8 @@ pub use batch::{Batch, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
 pub use checkpoint::Checkpoint;
-pub use conv::{Conv2d, DepthwiseConv2d, FeatureMap, Padding, Window};
-pub use conv1d::{Conv1d, Conv1dConfig};
+pub use conv::{Conv1d, Conv1dConfig};
+pub use conv2d::{Conv2d, DepthwiseConv2d, FeatureMap, Padding, Window};
 pub use decoder::{
     AttentionConfig, Decoder, DecoderConfig, FeedForward, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig,
     LayerScale, Mixer, Norms, OutputGate, PerLayerConfig, PerLayerInput, PerLayerTable, Step, TokenMixer, Vocabulary,

@@ -16,8 +16,12 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 async fn server(files: FileAccess) -> Router {
+    server_of(ModelSource::Demo, files).await
+}
+
+async fn server_of(model: ModelSource, files: FileAccess) -> Router {
     let hub = Hub { cache: "/nonexistent".into(), endpoint: None, token: None, offline: true };
-    let options = LoadOptions { files, ..LoadOptions::new(ModelSource::Demo, hub) };
+    let options = LoadOptions { files, ..LoadOptions::new(model, hub) };
     router(Model::load(options, Arc::new(|_| ())).await.unwrap())
 }
 
@@ -255,6 +259,37 @@ async fn answers_have_the_form_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_sound_is_heard_however_it_is_sent() {
+    let server = server_of(ModelSource::Folder(fixtures::model("voxtral").unwrap()), FileAccess::All).await;
+    let path = fixtures::root().join("media/speech_16k.wav").canonicalize().unwrap().display().to_string();
+    let data = STANDARD.encode(std::fs::read(&path).unwrap());
+    let listen = |part: Value| {
+        let content = json!([part, {"type": "text", "text": "What is said?"}]);
+        json!({"messages": [{"role": "user", "content": content}], "max_tokens": 8, "ignore_eos": true})
+    };
+    let url = |url: &str| json!({"type": "audio_url", "audio_url": {"url": url}});
+    let heard = |answer: Value| (answer["choices"][0]["message"].clone(), answer["usage"]["prompt_tokens"].clone());
+    let whole = heard(chat(&server, listen(url(&path))).await);
+    let parts = [
+        json!({"type": "audio_url", "audio_url": path}),
+        url(&format!("file://{path}")),
+        url(&format!("data:audio/wav;base64,{data}")),
+        json!({"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}),
+        json!({"type": "input_audio", "input_audio": {"url": path}}),
+        json!({"type": "audio_url", "audio_url": {"url": path, "start": 0, "end": 60}}),
+    ];
+    for part in parts {
+        assert_eq!(heard(chat(&server, listen(part.clone())).await), whole, "{part}");
+    }
+    // Two and a half seconds are two windows, and one second is one.
+    let part = json!({"type": "audio_url", "audio_url": {"url": path, "start": 1, "end": 2}});
+    let (_, tokens) = heard(chat(&server, listen(part)).await);
+    assert_eq!(whole.1.as_u64().unwrap() - tokens.as_u64().unwrap(), 25);
+    let (status, text) = post(&server, listen(url(&picture("red_circle.png"))).to_string()).await;
+    assert!(status == StatusCode::BAD_REQUEST && text.contains("invalid_audio") && text.contains("not audio"), "{text}");
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said_with_its_place() {
     let server = server(FileAccess::None).await;
     let picture = data_url("red_circle.png");
@@ -280,6 +315,26 @@ async fn what_is_wrong_is_said_with_its_place() {
             400,
             json!("messages[0].content[0]"),
             "does not take audio",
+        ),
+        (part(json!({"type": "audio_url", "audio_url": {}})), 400, json!("messages[0].content[0].audio_url.url"), "missing"),
+        (part(json!({"type": "input_audio"})), 400, json!("messages[0].content[0].input_audio.url"), "missing"),
+        (
+            part(json!({"type": "input_audio", "input_audio": {"data": "", "url": "a.wav"}})),
+            400,
+            json!("messages[0].content[0].input_audio.data"),
+            "exclude each other",
+        ),
+        (
+            part(json!({"type": "audio_url", "audio_url": {"url": "a.wav", "start": 2, "end": 1}})),
+            400,
+            json!("messages[0].content[0].audio_url.end"),
+            "after start, not 1",
+        ),
+        (
+            part(json!({"type": "input_audio", "input_audio": {"data": "", "start": "now"}})),
+            400,
+            json!("messages[0].content[0].input_audio.start"),
+            "invalid type",
         ),
         (with(good(), json!({"temperature": -1})), 400, json!("temperature"), "between 0 and 100"),
         (with(good(), json!({"temperature": "hot"})), 400, json!("temperature"), "invalid type"),
@@ -319,7 +374,7 @@ async fn what_is_wrong_is_said_with_its_place() {
         (with(good(), json!({"logit_bias": {"-1": 1}})), 400, json!("logit_bias"), "not a token id"),
         (with(good(), json!({"logit_bias": {"99999999": 1}})), 400, json!("logit_bias"), "99999999"),
         (with(good(), json!({"logit_bias": {"5": 101}})), 400, json!("logit_bias"), "between -100 and 100"),
-        (with(good(), json!({"stop_token_ids": [99999999]})), 400, json!("stop_tokens"), "99999999"),
+        (with(good(), json!({"stop_token_ids": [99999999]})), 400, json!("stop_token_ids"), "99999999"),
         (with(good(), json!({"min_tokens": 9, "max_tokens": 8})), 400, json!("min_tokens"), "at most max_tokens"),
         (with(good(), json!({"tools": [{"type": "function"}]})), 400, json!("tools"), "not supported"),
         (with(good(), json!({"model": "gpt-9"})), 404, json!("model"), "there is no model"),

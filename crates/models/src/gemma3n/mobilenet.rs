@@ -67,7 +67,7 @@ pub struct MobileNet {
 }
 
 enum LoadedBlock {
-    Edge { widen: Conv2d, norm: Norm, project: Linear, project_norm: Norm, skip: Skip },
+    Edge(Box<Edge>),
     Inverted(Box<Inverted>),
     Attention(Box<Attention>),
 }
@@ -77,6 +77,14 @@ enum LoadedBlock {
 enum Skip {
     Added,
     Replaced,
+}
+
+struct Edge {
+    widen: Conv2d,
+    norm: Norm,
+    project: Linear,
+    project_norm: Norm,
+    skip: Skip,
 }
 
 struct Filter {
@@ -107,7 +115,13 @@ enum Inputs {
     /// One projection: queries, key and value.
     Together(Linear),
     /// Keys and values of fewer places.
-    Apart { query: Linear, key: (Filter, Linear), value: (Filter, Linear) },
+    Apart(Box<Apart>),
+}
+
+struct Apart {
+    query: Linear,
+    key: (Filter, Linear),
+    value: (Filter, Linear),
 }
 
 impl MobileNet {
@@ -178,13 +192,13 @@ impl Block {
         Ok(match self {
             Self::Edge { stride } => {
                 let inner = rounded(4.0 * inputs as f64);
-                LoadedBlock::Edge {
+                LoadedBlock::Edge(Box::new(Edge {
                     widen: Conv2d::load("conv_exp", [inputs, inner], Window::square(3, stride), w)?,
                     norm: w.norm("bn1", inner, NORM)?,
                     project: w.pointwise(&[("conv_pwl", outputs)], inner)?,
                     project_norm: w.norm("bn2", outputs, NORM)?,
                     skip: skip(stride),
-                }
+                }))
             }
             Self::Inverted { stride, .. } => {
                 LoadedBlock::Inverted(Box::new(Inverted::load(self, [inputs, outputs], skip(stride), w)?))
@@ -199,14 +213,20 @@ impl Block {
 impl LoadedBlock {
     fn forward(&self, x: FeatureMap) -> Result<FeatureMap, NnError> {
         match self {
-            Self::Edge { widen, norm, project, project_norm, skip } => {
-                let y = widen
-                    .forward(&x, |inner| project_norm.forward(&project.forward(&ACTIVATION.forward(norm.forward(&inner)?)?)?))?;
-                skip.join(&x, y)
-            }
+            Self::Edge(edge) => edge.forward(x),
             Self::Inverted(inverted) => inverted.forward(x),
             Self::Attention(attention) => attention.forward(x),
         }
+    }
+}
+
+impl Edge {
+    fn forward(&self, x: FeatureMap) -> Result<FeatureMap, NnError> {
+        let y = self.widen.forward(&x, |inner| {
+            let inner = ACTIVATION.forward(self.norm.forward(&inner)?)?;
+            self.project_norm.forward(&self.project.forward(&inner)?)
+        })?;
+        self.skip.join(&x, y)
     }
 }
 
@@ -284,11 +304,8 @@ impl Attention {
                 let filter = Filter::load(["down_conv", "norm"], channels, Window::square(3, stride), &w)?;
                 Ok::<_, NnError>((filter, w.pointwise(&[("proj", head_dim)], channels)?))
             };
-            Inputs::Apart {
-                query: attn.pointwise(&[("query.proj", width)], channels)?,
-                key: fewer("key")?,
-                value: fewer("value")?,
-            }
+            let query = attn.pointwise(&[("query.proj", width)], channels)?;
+            Inputs::Apart(Box::new(Apart { query, key: fewer("key")?, value: fewer("value")? }))
         };
         let out = attn.tensor("output.proj.weight", &[channels, width, 1, 1])?.reshape((channels, width))?;
         let scale = w.tensor("layer_scale.gamma", &[channels])?.unsqueeze(1)?;
@@ -307,7 +324,8 @@ impl Attention {
         let normed = FeatureMap { rows: self.norm.forward(&x.rows)?, size: x.size };
         let (qkv, seen) = match &self.inputs {
             Inputs::Together(inputs) => (inputs.forward(&normed.rows)?, places),
-            Inputs::Apart { query, key, value } => {
+            Inputs::Apart(apart) => {
+                let Apart { query, key, value } = &**apart;
                 let part = |(filter, linear): &(Filter, Linear)| linear.forward(&filter.forward(&normed)?.rows);
                 let (k, v) = (part(key)?, part(value)?);
                 let seen = k.dim(0)?;

@@ -12,12 +12,14 @@
 
 mod altup;
 mod config;
+mod ears;
 mod mobilenet;
 mod model;
 mod processor;
+mod sound;
 mod text;
 
-use nn::MediaKind::{Image, Video};
+use nn::MediaKind::{Audio, Image, Video};
 
 use crate::Family;
 
@@ -25,7 +27,7 @@ pub const FAMILY: Family = Family {
     name: "gemma3n",
     title: "Gemma 3n",
     architectures: &["Gemma3nForConditionalGeneration"],
-    modalities: &[Image, Video],
+    modalities: &[Image, Audio, Video],
     slices: Some(include_str!("../../../../matformer_configs/gemma3n.csv")),
     processor: processor::load,
     model: model::load,

@@ -1,17 +1,26 @@
 use nn::{
-    Batch, Bias, Cache, CacheSpec, Files, Linear, MediaInput, MediaRows, Model, NnError, Norm, NormConfig, Pause, Role, Tensor,
-    Weights,
+    Batch, Bias, Cache, CacheSpec, Files, Linear, MediaInput, MediaKind, MediaRows, Model, NnError, Norm, NormConfig, Pause,
+    Role, Tensor, Weights,
 };
 
 use super::altup::Decoder;
 use super::config::{Config, SpecialTokens};
+use super::ears::Ears;
 use super::mobilenet::MobileNet;
 use super::text::Text;
 use crate::ModelError;
 
+/// Arrays of the processor.
+pub const PICTURES: &str = "pixel_values";
+pub const SOUND: &str = "input_features";
+
 struct Gemma3n {
     vision: MobileNet,
     embed_vision: Embedder,
+    audio: Ears,
+    embed_audio: Embedder,
+    /// Rows that stand for a sound, however short.
+    sound_rows: usize,
     special: Special,
     decoder: Decoder,
 }
@@ -39,12 +48,14 @@ pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
     let model = w.at("model");
     let vision = &config.vision_config;
     let (embed_vision, images) = Embedder::load(&vision.tokens, hidden, &model.at("embed_vision"))?;
-    let (_, sounds) = Embedder::load(&config.audio_config.tokens, hidden, &model.at("embed_audio"))?;
+    let (embed_audio, sounds) = Embedder::load(&config.audio_config.tokens, hidden, &model.at("embed_audio"))?;
     let rows = Tensor::cat(&[images, sounds], 0).map_err(NnError::from)?;
-    model.skip("audio_tower.");
     Ok(Box::new(Gemma3n {
         vision: MobileNet::load(&vision.model_args, vision.tokens.hidden_size, &model.at("vision_tower.timm_model"))?,
         embed_vision,
+        audio: Ears::load(&config.audio_config, &model.at("audio_tower"))?,
+        embed_audio,
+        sound_rows: config.audio_soft_tokens_per_image,
         special: Special { first: vision.tokens.vocab_offset, rows },
         decoder: Decoder::load(&text, &model.at("language_model"), w)?,
     }))
@@ -86,6 +97,22 @@ impl Special {
     }
 }
 
+impl Gemma3n {
+    /// Pixels [planes, side, side] → [rows, hidden].
+    fn picture(&self, pixels: &Tensor, pause: &mut Pause) -> Result<Tensor, NnError> {
+        let x = self.vision.forward(pixels, pause)?;
+        self.embed_vision.forward(&(x * (self.embed_vision.width as f64).sqrt())?)
+    }
+
+    /// Frames of a sound [frames, bands] → [rows, hidden]. Behind a short one stand embeddings of the last token of all.
+    fn sound(&self, frames: &Tensor, pause: &mut Pause) -> Result<Tensor, NnError> {
+        let rows = self.embed_audio.forward(&self.audio.forward(frames, pause)?)?;
+        let missing = self.sound_rows.checked_sub(rows.dim(0)?).ok_or(NnError::Input(SOUND))?;
+        let last = self.special.rows.narrow(0, self.special.rows.dim(0)? - 1, 1)?;
+        Ok(Tensor::cat(&[rows, last.repeat((missing, 1))?], 0)?)
+    }
+}
+
 impl Model for Gemma3n {
     fn cache_spec(&self) -> &CacheSpec {
         self.decoder.cache_spec()
@@ -96,12 +123,15 @@ impl Model for Gemma3n {
     }
 
     fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
-        let shape = input.arrays.get("pixel_values").map(|pixels| pixels.shape.clone());
-        let Some([pictures, _, _, _]) = shape.as_deref() else { return Err(NnError::Input("pixel_values")) };
-        let pixels = input.tensor("pixel_values", shape.as_deref().unwrap_or_default(), self.special.rows.device())?;
-        let rows = (0..*pictures).map(|picture| {
-            let x = self.vision.forward(&pixels.get(picture)?, pause)?;
-            self.embed_vision.forward(&(x * (self.embed_vision.width as f64).sqrt())?)
+        let (name, rank) = match input.kind {
+            MediaKind::Audio => (SOUND, 3),
+            MediaKind::Image | MediaKind::Video => (PICTURES, 4),
+        };
+        let array = input.arrays.get(name).filter(|array| array.shape.len() == rank).ok_or(NnError::Input(name))?;
+        let all = input.tensor(name, &array.shape, self.special.rows.device())?;
+        let rows = (0..all.dim(0)?).map(|i| match input.kind {
+            MediaKind::Audio => self.sound(&all.get(i)?, pause),
+            MediaKind::Image | MediaKind::Video => self.picture(&all.get(i)?, pause),
         });
         Ok(Tensor::cat(&rows.collect::<Result<Vec<_>, NnError>>()?, 0)?)
     }

@@ -6,11 +6,14 @@ use text::Piece;
 
 use super::config::Config;
 use super::mobilenet::REDUCTION;
+use super::model::PICTURES;
+use super::sound::Sound;
 use crate::config::{PREPROCESSOR, read, require};
 use crate::pixels::{PixelDefaults, Pixels, Size};
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 const IMAGE: &str = "<image_soft_token>";
+const SOUND: &str = "<audio_soft_token>";
 const BEGIN: &str = "<start_of_image>";
 const END: &str = "<end_of_image>";
 
@@ -31,6 +34,7 @@ struct Gemma3n {
     size: [usize; 2],
     image_token: u32,
     rows: usize,
+    sound: Sound,
 }
 
 pub fn load(files: &Files) -> Result<Box<dyn Processor>, ModelError> {
@@ -48,12 +52,12 @@ pub fn load(files: &Files) -> Result<Box<dyn Processor>, ModelError> {
         &format!("size must be a square whose side is a multiple of {REDUCTION} and of {}", side * 16),
     )?;
     let (image_token, rows) = (model.image_token_id, model.vision_soft_tokens_per_image);
-    Ok(Box::new(Gemma3n { pixels: Pixels::read(files, PIXELS)?, size, image_token, rows }))
+    Ok(Box::new(Gemma3n { pixels: Pixels::read(files, PIXELS)?, size, image_token, rows, sound: Sound::read(files, &model)? }))
 }
 
 impl Processor for Gemma3n {
     fn markers(&self) -> &'static [Marker] {
-        &[Marker { kind: MediaKind::Image, text: IMAGE }]
+        &[Marker { kind: MediaKind::Image, text: IMAGE }, Marker { kind: MediaKind::Audio, text: SOUND }]
     }
 
     /// The template knows no clips: their frames are pictures.
@@ -73,22 +77,18 @@ impl Processor for Gemma3n {
         let view = |image: &Image| image.resize(width, height, self.pixels.filter);
         let views = match media {
             Media::Image(image) => vec![view(&image)],
+            Media::Audio(audio) => return self.sound.process(audio),
             Media::Video(clip) => clip.each(|frame| Ok::<_, ModelError>(view(&frame)))?,
-            Media::Audio(_) => return Err(media.refused()),
         };
-        let pieces = views.iter().flat_map(|_| self.block()).collect();
-        let arrays = [("pixel_values", self.pixels.planes(&views))];
+        let pieces = views.iter().flat_map(|_| block([BEGIN, END], self.image_token, self.rows)).collect();
+        let arrays = [(PICTURES, self.pixels.planes(&views))];
         let input = MediaInput::new(MediaKind::Image, views.len() * self.rows, arrays);
         Ok(Processed { input: input.into(), pieces })
     }
 }
 
-impl Gemma3n {
-    fn block(&self) -> [Piece; 3] {
-        [
-            Piece::Text(format!("\n\n{BEGIN}")),
-            Piece::Slots { token: self.image_token, count: self.rows },
-            Piece::Text(format!("{END}\n\n")),
-        ]
-    }
+/// What stands for one picture, or for one window of a sound.
+pub fn block([begin, end]: [&str; 2], token: u32, rows: usize) -> [Piece; 3] {
+    let words = |words: String| Piece::Text(words);
+    [words(format!("\n\n{begin}")), Piece::Slots { token, count: rows }, words(format!("{end}\n\n"))]
 }
