@@ -62,7 +62,8 @@ fn a_slice_of_a_nested_model_is_loaded_by_its_name() {
     let model = |name| fixtures::model(name).unwrap().display().to_string();
     let nested = model("gemma3n_matformer");
     let table = format!("{nested}/matformer.csv");
-    let (own, published) = (["--matformer-config-path", table.as_str()].as_slice(), [].as_slice());
+    let own: &[&str] = &["--matformer-config-path", &table];
+    let published: &[&str] = &[];
     let cases = [
         (nested.clone(), own, "Config for E0.7B (mixed)", ""),
         (
