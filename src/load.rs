@@ -7,7 +7,7 @@ use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, ModelError, Processor};
 use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Organization, Quant};
 use serde_json::Value;
-use text::{ChatTemplate, Grammars, TEKKEN, TemplateFiles, TextError, Tokenizer, from_tekken};
+use text::{ChatTemplate, Dialect, Grammars, TEKKEN, TemplateFiles, TextError, Tokenizer, from_tekken};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
@@ -40,6 +40,8 @@ pub struct LoadOptions {
     pub chat_template: Option<PathBuf>,
     /// A bare Jinja chat template that goes before all others.
     pub jinja_explicit: Option<PathBuf>,
+    /// How the model writes calls of functions; what its chat template shows when absent.
+    pub dialect: Option<Dialect>,
     /// Which local files requests may name.
     pub files: FileAccess,
     /// Tokens of a sequence, where fewer than the model's own limit are wanted.
@@ -121,6 +123,7 @@ pub(crate) struct Inner {
     pub tokenizer: Arc<Tokenizer>,
     grammars: OnceLock<Grammars>,
     pub template: ChatTemplate,
+    pub dialect: Dialect,
     pub ends: Vec<u32>,
     pub context_max: usize,
     pub fetcher: Fetcher,
@@ -146,6 +149,7 @@ impl LoadOptions {
             tokenizer: None,
             chat_template: None,
             jinja_explicit: None,
+            dialect: None,
             files: FileAccess::All,
             context_max: None,
             capacity: Capacity::default(),
@@ -273,6 +277,7 @@ impl Inner {
             processor,
             tokenizer: Arc::new(tokenizer),
             grammars: OnceLock::new(),
+            dialect: options.dialect.unwrap_or(template.dialect()),
             template,
             ends,
             context_max: engine.context_max(),

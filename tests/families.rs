@@ -168,7 +168,9 @@ async fn every_tokenizer_can_follow_a_grammar() {
             (Grammar::Regex("The é 中 <b>\n[0]{3}\\.".into()), "The é 中 <b>\n000."),
             (Grammar::JsonSchema(serde_json::json!({"const": {"a": [1, " b"]}})), "{\"a\":[1,\" b\"]}"),
         ] {
+            let without_thoughts = [("enable_thinking".to_string(), false.into())].into_iter().collect();
             let request = ChatRequest { grammar: Some(grammar.clone()), tokens_max: Some(60), ..about(None, "What?") };
+            let request = ChatRequest { template_kwargs: without_thoughts, ..request };
             let answer = model.answer(&ChatRequest { ignore_eos: false, ..request }).await.unwrap();
             let text = if matches!(grammar, Grammar::JsonSchema(_)) {
                 serde_json::from_str::<serde_json::Value>(&answer.text).unwrap_or_default().to_string()

@@ -37,6 +37,7 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
         tokenizer: options.tokenizer,
         chat_template: options.chat_template,
         jinja_explicit: options.jinja_explicit,
+        dialect: options.tool_dialect,
         files,
         context_max: options.max_seq_len,
         capacity,

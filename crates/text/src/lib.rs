@@ -6,6 +6,7 @@
 //!
 //! Must never know: tensors, models, media, the network, files. It is handed strings and gives back strings and ids.
 
+mod calls;
 mod detokenizer;
 mod error;
 mod grammar;
@@ -17,6 +18,7 @@ mod template;
 mod template_files;
 mod tokenizer;
 
+pub use calls::{AnswerGrammar, Calls, Dialect, Listener, Said, Thinking, Thoughts, Tool};
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
 pub use grammar::{Grammar, Grammars, Guide};

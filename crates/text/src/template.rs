@@ -5,7 +5,7 @@ use minijinja::{Environment, Error, ErrorKind, context};
 use serde_json::{Map, Value};
 
 use crate::template_files::TemplateFile;
-use crate::{Guard, TextError, json};
+use crate::{Dialect, Guard, TextError, Thinking, json};
 
 /// Longest template source that is compiled, in bytes.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
@@ -35,6 +35,9 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     tokens: Map<String, Value>,
     source: String,
+    dialect: Dialect,
+    thinking: Option<Thinking>,
+    takes_tools: bool,
 }
 
 impl ChatTemplate {
@@ -51,9 +54,26 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
+        let (dialect, thinking) = (Dialect::of_template(&file.source), Thinking::of_template(&file.source));
+        let takes_tools = file.source.contains("tools");
         let compiled = environment.add_template_owned("chat", file.source);
         compiled.map_err(|e| refused(format!("the chat template does not parse: {}", one_line(&e))))?;
-        Ok(Self { environment, tokens: file.tokens, source: file.name })
+        Ok(Self { environment, tokens: file.tokens, source: file.name, dialect, thinking, takes_tools })
+    }
+
+    /// How it writes calls of functions.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// What it has thoughts between, if anything.
+    pub fn thinking(&self) -> Option<Thinking> {
+        self.thinking
+    }
+
+    /// Whether it shows the model what functions there are.
+    pub fn takes_tools(&self) -> bool {
+        self.takes_tools
     }
 
     /// Where the template came from.

@@ -66,6 +66,16 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The id of a token that no text becomes, unless the template writes it.
+    pub fn special_id(&self, token: &str) -> Option<u32> {
+        self.id(token).filter(|id| self.is_special(*id))
+    }
+
+    /// Whether a token is a control token, which is no text of an answer.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
     /// Ids whose text has one of these in it, ascending.
     pub fn holding(&self, needles: &[String]) -> Vec<u32> {
         let alone = |id: u32| self.inner.decode(&[id], false).unwrap_or_default();
