@@ -226,7 +226,6 @@ impl Sounds {
     fn process(&self, audio: Audio) -> Result<Processed, ModelError> {
         let config = self.mel.config();
         let seconds = audio.seconds();
-        // So many rows stand for a hop each, four times.
         let seconds_max = (self.rows_max * FRAMES_PER_ROW * config.hop) as f64 / f64::from(config.rate);
         if seconds > seconds_max {
             let reason = format!(

@@ -1,6 +1,6 @@
 use nn::{
-    Array, Bias, HeadRange, KvFormat, Linear, MediaInput, MediaKind, NnError, Norm, NormConfig, Pause, Qkv, Role, Rope,
-    RopeTable, Scores, Tensor, Weights, add_to, attention_within, average_pool_by, in_parts,
+    Activation, Array, Bias, HeadRange, KvFormat, Linear, MediaInput, MediaKind, NnError, Norm, NormConfig, Pause, Qkv, Role,
+    Rope, RopeTable, Scores, Tensor, Weights, add_to, attention_within, average_pool_by, in_parts,
 };
 
 use super::config::VisionConfig;
@@ -22,6 +22,7 @@ pub struct Tower {
 
 struct Block {
     before_mixer: Norm,
+    heads: Qkv,
     qkv: Projection,
     q_norm: Norm,
     k_norm: Norm,
@@ -29,10 +30,11 @@ struct Block {
     out: Projection,
     after_mixer: Norm,
     before_mlp: Norm,
-    gate_up: Projection,
+    gate_up: Projection, // [2 * inner, width]
+    inner: usize,
+    activation: Activation,
     down: Projection,
     after_mlp: Norm,
-    config: VisionConfig,
 }
 
 /// Where the patches of a picture are: so many columns, row by row.
@@ -131,43 +133,45 @@ impl View {
 impl Block {
     fn load(config: &VisionConfig, w: &Weights) -> Result<Self, NnError> {
         let VisionConfig { hidden_size: width, intermediate_size: inner, head_dim, .. } = *config;
-        let (qkv, stored) = (config.qkv(), config.stored());
+        let (heads, stored) = (config.heads(), config.stored());
         let rms = NormConfig::Rms { eps: config.rms_norm_eps };
         let (attention, mlp) = (w.at("self_attn"), w.at("mlp"));
-        let kv = qkv.kv_heads * head_dim;
+        let kv = heads.kv_heads * head_dim;
         Ok(Self {
             before_mixer: w.norm("input_layernorm", width, rms)?,
-            qkv: Projection::load(&[("q_proj", qkv.width()), ("k_proj", kv), ("v_proj", kv)], width, stored, &attention)?,
+            heads,
+            qkv: Projection::load(&[("q_proj", heads.width()), ("k_proj", kv), ("v_proj", kv)], width, stored, &attention)?,
             q_norm: attention.norm("q_norm", head_dim, rms)?,
             k_norm: attention.norm("k_norm", head_dim, rms)?,
             v_norm: attention.norm("v_norm", head_dim, NormConfig::RmsUnweighted { eps: config.rms_norm_eps })?,
-            out: Projection::load(&[("o_proj", width)], qkv.width(), stored, &attention)?,
+            out: Projection::load(&[("o_proj", width)], heads.width(), stored, &attention)?,
             after_mixer: w.norm("post_attention_layernorm", width, rms)?,
             before_mlp: w.norm("pre_feedforward_layernorm", width, rms)?,
             gate_up: Projection::load(&[("gate_proj", inner), ("up_proj", inner)], width, stored, &mlp)?,
             down: Projection::load(&[("down_proj", width)], inner, stored, &mlp)?,
             after_mlp: w.norm("post_feedforward_layernorm", width, rms)?,
-            config: config.clone(),
+            inner,
+            activation: config.hidden_activation,
         })
     }
 
     /// x [patches, width] of one picture → the same shape.
     fn forward(&self, x: Tensor, rope: &RopeTable, format: KvFormat, pause: &mut Pause) -> Result<Tensor, NnError> {
-        let qkv = self.config.qkv();
+        let heads = self.heads;
         pause()?;
         let mut mixed = self.qkv.forward(&self.before_mixer.forward(&x)?)?;
-        let turn = |x, heads: HeadRange, norm| rope.turn(x, heads, Some(norm));
-        mixed = turn(mixed, qkv.queries(), &self.q_norm)?;
-        mixed = turn(mixed, qkv.keys(), &self.k_norm)?;
-        mixed = self.v_norm.heads(mixed, qkv.values())?;
+        let turn = |x, some: HeadRange, norm| rope.turn(x, some, Some(norm));
+        mixed = turn(mixed, heads.queries(), &self.q_norm)?;
+        mixed = turn(mixed, heads.keys(), &self.k_norm)?;
+        mixed = self.v_norm.heads(mixed, heads.values())?;
         pause()?;
-        let scores = Scores { scale: 1.0, ..Scores::plain(qkv.head_dim) };
-        let mixed = attention_within(&mixed, qkv, &[x.dim(0)?], scores, format)?;
+        let scores = Scores { scale: 1.0, ..Scores::plain(heads.head_dim) };
+        let mixed = attention_within(&mixed, heads, &[x.dim(0)?], scores, format)?;
         let x = add_to(x, &self.after_mixer.forward(&self.out.forward(&mixed)?)?)?;
-        in_parts(x, 2 * self.config.intermediate_size, |x| {
+        in_parts(x, 2 * self.inner, |x| {
             pause()?;
             let both = self.gate_up.forward(&self.before_mlp.forward(&x)?)?;
-            let made = self.down.forward(&self.config.hidden_activation.gate(both)?)?;
+            let made = self.down.forward(&self.activation.gate(both)?)?;
             add_to(x, &self.after_mlp.forward(&made)?)
         })
     }
@@ -178,7 +182,7 @@ impl VisionConfig {
         self.patch_size * self.patch_size * 3
     }
 
-    fn qkv(&self) -> Qkv {
+    fn heads(&self) -> Qkv {
         Qkv { heads: self.num_attention_heads, kv_heads: self.num_key_value_heads, head_dim: self.head_dim }
     }
 }
