@@ -159,6 +159,8 @@ impl<F: FnOnce(&mut [f32])> InplaceOp1 for Change<F> {
 
 fn range(layout: &Layout) -> CandleResult<std::ops::Range<usize>> {
     match layout.contiguous_offsets() {
+        // A tensor without elements may begin behind its storage.
+        Some((first, last)) if first == last => Ok(0..0),
         Some((first, last)) => Ok(first..last),
         None => candle_core::bail!("not contiguous"),
     }

@@ -165,6 +165,7 @@ impl MobileNet {
                 pause()?;
                 x = block.forward(x)?;
             }
+            // Stages begin with a block that leaves what it is given as it is.
             ends.push(x.clone());
         }
         let [.., high, low] = &ends[..] else { return Err(NnError::Input("a tower of two stages")) };

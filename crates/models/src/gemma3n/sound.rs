@@ -132,3 +132,36 @@ impl SoundConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_sound_is_cut_into_windows_of_one_length() {
+        let config = MelConfig {
+            rate: 16_000,
+            frame: 512,
+            hop: 160,
+            fft: 1024,
+            edges: Edges::Silent { before: 0 },
+            emphasis: Emphasis::Within(0.97),
+            spectrum: Spectrum::Magnitude,
+            bands: 8,
+            hertz: [125.0, 7600.0],
+            scale: MelScale::Htk,
+            log: Log::Natural { floor: 1e-5 },
+        };
+        let sound = Sound { mel: Mel::new(config), scale: 1.0, window_samples_max: 16_000, token: 7, rows: 10 };
+        // Samples, windows, frames of each.
+        for (samples, windows, frames) in [(513, 1, 1), (8000, 1, 48), (16_000, 1, 97), (16_001, 2, 48), (40_000, 3, 81)] {
+            let processed = sound.process(Audio { samples: vec![0.1; samples], rate: 16_000 }).unwrap();
+            let shape = &processed.input.arrays[SOUND].shape;
+            assert_eq!((shape.as_slice(), processed.input.rows), ([windows, frames, 8].as_slice(), windows * 10), "{samples}");
+            assert_eq!(processed.pieces.len(), windows * 3, "{samples}");
+        }
+        for samples in [0, 1, 384] {
+            assert!(sound.process(Audio { samples: vec![0.1; samples], rate: 16_000 }).is_err(), "{samples}");
+        }
+    }
+}

@@ -252,11 +252,10 @@ impl TextConfig {
     }
 }
 
-/// The number below which a normal deviate is with this probability (Wichura 1988, algorithm AS 241 to seven digits is more than
-/// enough; here by bisection of the error function's series).
+/// The number below which a normal deviate is with this probability, by bisection.
 fn normal_quantile(probability: f64) -> f64 {
     let below = |x: f64| {
-        // Φ(x) = 1/2 + φ(x) (x + x³/3 + x⁵/15 + ...)
+        // Φ(x) = 1/2 + φ(x) (x + x³/3 + x⁵/15 + ...), Marsaglia 2004
         let (mut term, mut sum, mut k) = (x, x, 1.0);
         while term.abs() > 1e-17 {
             k += 2.0;
