@@ -325,6 +325,22 @@ mod tests {
     }
 
     #[test]
+    fn a_part_is_one_of_a_sound_or_clip() {
+        let cases = [
+            ("--start 1", false),
+            ("--image a.png --start 1", false),
+            ("--audio a.wav --start 1 --end 2", true),
+            ("--video a.mp4 --end 2", true),
+            ("--audio a.wav --video a.mp4 --start 1", true),
+            ("--audio a.wav --fps 1", false),
+        ];
+        for (flags, allowed) in cases {
+            let flags = ["mistralrs", "run", "-i", "?"].into_iter().chain(flags.split(' '));
+            assert_eq!(Arguments::try_parse_from(flags.clone()).is_ok(), allowed, "{:?}", flags.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn what_is_said_of_a_quantisation_needs_one() {
         let cases = [
             ("--isq-organization moqe", false),

@@ -54,7 +54,7 @@ impl Features {
         check((2..=1 << 16).contains(&fft), "n_fft must be between 2 and 65536")?;
         check((1..=3600).contains(&seconds), "chunk_length must be between 1 and 3600")?;
         let window = seconds * rate as usize;
-        check(hop > 0 && window % hop == 0, "hop_length must divide a window of chunk_length seconds")?;
+        check(hop > 0 && window.is_multiple_of(hop), "hop_length must divide a window of chunk_length seconds")?;
         let mel = Mel::new(MelConfig {
             rate,
             frame: fft,
