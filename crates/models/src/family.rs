@@ -4,7 +4,7 @@ use nn::{Checkpoint, Coverage, DType, Files, LoadSettings, MediaKind, Model, Wei
 use serde_json::Value;
 
 use crate::config::CONFIG;
-use crate::{ModelError, Processor, gemma3, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl};
+use crate::{ModelError, Processor, gemma3, idefics3, llama, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl};
 
 /// Reads a family's processor.
 pub type LoadProcessor = fn(&Files) -> Result<Box<dyn Processor>, ModelError>;
@@ -43,6 +43,8 @@ pub static FAMILIES: &[Family] = &[
     qwen3_vl::QWEN3_MOE,
     qwen3_5::TEXT,
     qwen3_5::TEXT_MOE,
+    llama::LLAMA,
+    llama::MISTRAL,
 ];
 
 /// A model ready to run.

@@ -7,7 +7,8 @@
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
 //! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
-//! tower and a decoder as one model, `qwen` for that whole line, `siglip` for a tower, `text_only` for members without one.
+//! tower and a decoder as one model, `llama` for the decoder that many have, `qwen` for that whole line, `siglip` for a tower,
+//! `text_only` for members without one.
 
 mod config;
 mod error;
@@ -15,6 +16,7 @@ mod family;
 mod gemma3;
 mod idefics3;
 mod joined;
+mod llama;
 mod pixels;
 mod processor;
 mod prompt;

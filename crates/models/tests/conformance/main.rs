@@ -34,7 +34,7 @@ macro_rules! fixtures {
     };
 }
 
-fixtures! { gemma3 gemma3_pan_scan idefics3 idefics3_smolvlm qwen2 qwen2_5_vl qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_vl qwen3_vl_moe smolvlm }
+fixtures! { gemma3 gemma3_pan_scan idefics3 idefics3_smolvlm llama mistral qwen2 qwen2_5_vl qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_vl qwen3_vl_moe smolvlm }
 
 #[test]
 fn every_fixture_is_tested_and_every_family_has_one() {
