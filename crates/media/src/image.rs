@@ -46,4 +46,17 @@ impl Image {
         let rgb = (top..top + height).flat_map(row).copied().collect();
         Self { width, height, rgb }
     }
+
+    /// The picture in the middle of a larger one of `width` by `height` pixels and one colour. An odd pixel of margin is on the
+    /// right, or below. Where the picture is the larger one, it is cut off there.
+    pub fn pad(&self, width: usize, height: usize, colour: [u8; 3]) -> Self {
+        let (width, height) = (width.max(1), height.max(1));
+        let (left, top) = (width.saturating_sub(self.width) / 2, height.saturating_sub(self.height) / 2);
+        let inside = self.crop(0, 0, width, height);
+        let mut rgb = colour.repeat(width * height);
+        for (y, row) in inside.rgb.chunks_exact(inside.width * 3).enumerate() {
+            rgb[((top + y) * width + left) * 3..][..row.len()].copy_from_slice(row);
+        }
+        Self { width, height, rgb }
+    }
 }

@@ -48,6 +48,6 @@ pub use quant::{Organization, Quant};
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
 pub use vit::{
     FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, average_pool,
-    patchify, pixel_shuffle,
+    join_squares, patchify, pixel_shuffle,
 };
 pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Weights};
