@@ -50,7 +50,7 @@ pub struct ModelOptions {
     /// takes)
     #[arg(long, value_name = "FILE", requires = "quant")]
     pub calibration_file: Option<PathBuf>,
-    /// tokenizer.json to use instead of the model's
+    /// tokenizer.json or tekken.json to use instead of the model's
     #[arg(short, long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Chat template to use instead of the model's: .jinja, or .json with the key chat_template

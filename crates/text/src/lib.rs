@@ -13,6 +13,7 @@ mod grammar;
 mod guard;
 mod json;
 mod stop;
+mod tekken;
 mod template;
 mod template_files;
 mod tokenizer;

@@ -107,18 +107,18 @@ mod tests {
         let pinpoints = Pinpoints::new(sizes, 336, 24, &files).unwrap();
         let kept = |first, count| Kept { first, count };
         let cases = [
-            ((300, 300), (672, 672), kept(0, 48), kept(0, 48)),
+            ((300, 300), (336, 672), kept(0, 24), kept(12, 24)),
             ((336, 640), (336, 672), kept(0, 24), kept(1, 46)),
-            ((100, 300), (336, 1008), kept(0, 24), kept(0, 72)),
+            ((100, 300), (336, 672), kept(4, 16), kept(0, 48)),
             ((700, 500), (672, 672), kept(0, 48), kept(7, 34)),
-            ((1, 5000), (336, 1008), kept(12, 0), kept(0, 72)),
+            ((1, 5000), (336, 672), kept(12, 0), kept(0, 48)),
         ];
         for ((height, width), size, down, across) in cases {
             let grid = pinpoints.grid(height, width);
             assert_eq!(((grid.height, grid.width), grid.down, grid.across), (size, down, across), "{height} x {width}");
         }
         assert_eq!(pinpoints.grid(336, 640).fitted(336, 640), (336, 640));
-        assert_eq!(pinpoints.grid(100, 300).fitted(100, 300), (336, 1008));
+        assert_eq!(pinpoints.grid(100, 300).fitted(100, 300), (225, 672));
         for sizes in [vec![], vec![[0, 336]], vec![[336, 500]]] {
             assert!(Pinpoints::new(sizes, 336, 24, &files).is_err());
         }
