@@ -100,9 +100,10 @@ impl Tekken {
             return Err("config: default_num_special_tokens and default_vocab_size do not fit the vocabulary".into());
         }
         let mut names: Vec<String> = (0..count).map(|id| format!("<SPECIAL_{id}>")).collect();
-        let mut name = |id: usize, spelling: &str| match names.get_mut(id) {
-            Some(name) => Ok(*name = spelling.to_string()),
-            None => Err(format!("special_tokens: {spelling} has the rank {id}, but there are {count} special tokens")),
+        let mut name = |id: usize, spelling: &str| {
+            let refused = || format!("special_tokens: {spelling} has the rank {id}, but there are {count} special tokens");
+            *names.get_mut(id).ok_or_else(refused)? = spelling.to_string();
+            Ok::<_, String>(())
         };
         match &self.special_tokens {
             Some(listed) => listed.iter().try_for_each(|token| name(token.rank, &token.token_str))?,
