@@ -60,3 +60,24 @@ impl Image {
         Self { width, height, rgb }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn margins_are_about_equal() {
+        let image = Image { width: 1, height: 2, rgb: vec![1, 1, 1, 2, 2, 2] };
+        let cases: [(usize, usize, &[&[u8]]); 4] = [
+            (4, 3, &[&[0, 1, 0, 0], &[0, 2, 0, 0], &[0, 0, 0, 0]]),
+            (1, 4, &[&[0], &[1], &[2], &[0]]),
+            (1, 2, &[&[1], &[2]]),
+            (2, 1, &[&[1, 0]]),
+        ];
+        for (width, height, expected) in cases {
+            let padded = image.pad(width, height, [0; 3]);
+            let red: Vec<u8> = padded.rgb().iter().step_by(3).copied().collect();
+            assert_eq!((padded.width(), padded.height(), red), (width, height, expected.concat()));
+        }
+    }
+}

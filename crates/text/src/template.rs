@@ -207,6 +207,17 @@ mod tests {
     }
 
     #[test]
+    fn tools_may_have_a_template_of_their_own() {
+        let tool_use = Some("{{ tools | length }} tools".into());
+        let file = TemplateFile { source: "no tools".into(), tool_use, ..TemplateFile::default() };
+        let template = ChatTemplate::new(file).unwrap_or_else(|e| panic!("{e}"));
+        for (tools, expected) in [(vec![], "no tools"), (vec![json!({}), json!({})], "2 tools")] {
+            let chat = Conversation { tools, ..Conversation::default() };
+            assert_eq!(template.render(&chat, &Guard::new([])).unwrap_or_else(|e| panic!("{e}")), expected);
+        }
+    }
+
+    #[test]
     fn refuses_with_one_line() {
         let cases = [
             ("{{ raise_exception('roles must alternate') }}", "roles must alternate (line 1)"),

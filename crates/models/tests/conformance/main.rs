@@ -9,6 +9,7 @@
 mod divergence;
 mod fixture;
 mod importance;
+mod layouts;
 mod organization;
 mod run;
 
