@@ -42,8 +42,8 @@ impl Tokenizer {
     /// Files in which a tokenizer may be, the one that wins first.
     pub const FILES: [&str; 2] = ["tokenizer.json", tekken::FILE];
 
-    /// Reads a file, as `tekken.json` if that is the end of its name. `markers` are the strings by which the family's chat template marks media: together with
-    /// the special tokens they are what a user's text must not be able to write.
+    /// Reads a file, as `tekken.json` if that is the end of its name. `markers` are the strings by which the family's chat template
+    /// marks media: together with the special tokens they are what a user's text must not be able to write.
     pub fn new(file: &str, json: &[u8], markers: &[&str]) -> Result<Self, TextError> {
         let refused = |reason: String| TextError::Tokenizer { file: file.to_string(), reason };
         let inner = if file.ends_with(tekken::FILE) {
