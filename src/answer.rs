@@ -7,6 +7,7 @@ use engine::{Event, Events, FinishReason, Logprobs, Request, Timings, Usage};
 use text::{Detokenizer, StopMatcher};
 
 use crate::Error;
+use crate::calls::{Call, CallDelta, Ear, Heard, join};
 use crate::chat::ChatRequest;
 use crate::load::{Inner, Model};
 use crate::media::Spent;
@@ -26,6 +27,10 @@ pub enum Piece {
 pub struct Delta {
     /// Text that is certain now; empty while it could still be the beginning of a stop text or of a longer character.
     pub text: String,
+    /// Thoughts on the way to the text, where the model keeps them apart.
+    pub reasoning: String,
+    /// Calls of functions, as far as they have come.
+    pub calls: Vec<CallDelta>,
     /// The token, with its alternatives when they were asked for.
     pub token: Option<Token>,
 }
@@ -48,6 +53,8 @@ pub struct Token {
 pub struct Summary {
     /// Why it ended.
     pub finish: Finish,
+    /// Functions that were called.
+    pub calls: usize,
     /// Tokens and times.
     pub usage: Usage,
     /// Time from the request to the finished prompt: fetching, decoding and processing media, tokenizing.
@@ -74,6 +81,10 @@ pub enum Finish {
 pub struct Answer {
     /// What was said.
     pub text: String,
+    /// What was thought first, where the model keeps that apart.
+    pub reasoning: String,
+    /// Functions that it wants to have called.
+    pub calls: Vec<Call>,
     /// The tokens, without an end token.
     pub tokens: Vec<Token>,
     /// How it ended.
@@ -91,6 +102,7 @@ pub struct AnswerStream {
     cached_tokens: usize,
     detokenizer: Detokenizer,
     stop: StopMatcher,
+    ear: Ear,
     tokens_min: usize,
     completion_tokens: usize,
     prepared: Duration,
@@ -137,7 +149,7 @@ impl Model {
 
 impl AnswerStream {
     fn start(inner: Arc<Inner>, prepared: Prepared, request: &ChatRequest) -> Result<Self, Error> {
-        let Prepared { prompt, sampling, constraint, spent: media } = prepared;
+        let Prepared { prompt, sampling, constraint, spent: media, offer, thoughts } = prepared;
         let tokens = prompt.tokens.len();
         let room = inner.context_max.saturating_sub(tokens);
         let wanted = request.tokens_max.unwrap_or(room.max(1));
@@ -152,14 +164,16 @@ impl AnswerStream {
         let tokens_min = request.tokens_min;
         let engine_request = Request { prompt, sampling, tokens_min, tokens_max: wanted, stop_token_ids, cache_salt, constraint };
         let events = inner.engine.submit(engine_request).map_err(refused)?;
+        let detokenizer = Detokenizer::hearing(&inner.tokenizer, offer.marks());
         Ok(Self {
             inner,
             events: Some(events),
             prompt_token_ids,
             media_tokens,
             cached_tokens: 0,
-            detokenizer: Detokenizer::default(),
+            detokenizer,
             stop: StopMatcher::new(&request.stop),
+            ear: offer.ear(thoughts),
             tokens_min,
             completion_tokens: 0,
             prepared: Duration::ZERO,
@@ -175,16 +189,19 @@ impl AnswerStream {
     /// # Errors
     /// The generation failed.
     pub async fn whole(mut self) -> Result<Answer, Error> {
-        let (mut text, mut tokens) = (String::new(), Vec::new());
-        loop {
+        let (mut text, mut reasoning, mut calls, mut tokens) = (String::new(), String::new(), Vec::new(), Vec::new());
+        let summary = loop {
             match self.next().await? {
                 Piece::Delta(delta) => {
                     text.push_str(&delta.text);
+                    reasoning.push_str(&delta.reasoning);
+                    join(&mut calls, delta.calls);
                     tokens.extend(delta.token);
                 }
-                Piece::Done(summary) => return Ok(Answer { text, tokens, summary, prompt_token_ids: self.prompt_token_ids }),
+                Piece::Done(summary) => break summary,
             }
-        }
+        };
+        Ok(Answer { text, reasoning, calls, tokens, summary, prompt_token_ids: self.prompt_token_ids })
     }
 
     /// Ids of the prompt.
@@ -225,17 +242,19 @@ impl AnswerStream {
         let words = self.detokenizer.push(tokenizer, id).map_err(text_failed)?;
         let text = if self.completion_tokens > self.tokens_min { self.stop.push(&words) } else { words };
         self.first_token.get_or_insert_with(Instant::now);
+        let heard = if self.stop.stopped() { self.ear.finish(&text) } else { self.ear.push(&text) };
         if self.stop.stopped() {
             // Dropping the receiver is how the engine learns that nobody listens any more.
             self.events = None;
             self.last = Some(Summary {
                 finish: Finish::StopText,
+                calls: self.ear.calls(),
                 usage: self.usage_so_far(),
                 prepared: self.prepared,
                 media: self.media,
             });
         }
-        Ok(Delta { text, token })
+        Ok(Delta::of(heard, token))
     }
 
     fn finish(&mut self, reason: FinishReason, usage: Usage) -> Result<Piece, Error> {
@@ -247,9 +266,10 @@ impl AnswerStream {
             FinishReason::Complete => Finish::Complete,
             FinishReason::Length => Finish::Length,
         };
-        let summary = Summary { finish, usage, prepared: self.prepared, media: self.media };
+        let delta = Delta::of(self.ear.finish(&text), None);
+        let summary = Summary { finish, calls: self.ear.calls(), usage, prepared: self.prepared, media: self.media };
         self.last = Some(summary);
-        if text.is_empty() { Ok(Piece::Done(summary)) } else { Ok(Piece::Delta(Delta { text, token: None })) }
+        if delta == Delta::default() { Ok(Piece::Done(summary)) } else { Ok(Piece::Delta(delta)) }
     }
 
     /// What an answer took that the engine did not see the end of.
@@ -260,6 +280,13 @@ impl AnswerStream {
         let (prompt_tokens, media_tokens) = (self.prompt_token_ids.len(), self.media_tokens);
         let (cached_tokens, completion_tokens) = (self.cached_tokens, self.completion_tokens);
         Usage { prompt_tokens, media_tokens, cached_tokens, completion_tokens, timings }
+    }
+}
+
+impl Delta {
+    fn of(heard: Heard, token: Option<Token>) -> Self {
+        let Heard { text, reasoning, calls } = heard;
+        Self { text, reasoning, calls, token }
     }
 }
 

@@ -6,13 +6,20 @@ use nn::MediaKind;
 use serde_json::{Map, Value, json};
 use text::Grammar;
 
+use crate::calls;
+
 /// A conversation that calls for an answer.
 #[derive(Debug, Clone, Default)]
 pub struct ChatRequest {
     /// The conversation so far.
     pub messages: Vec<Message>,
-    /// Tool definitions, as the chat template takes them.
+    /// Functions that the model may call, in OpenAI's shape: `{"type": "function", "function": {"name", "description",
+    /// "parameters", "strict"}}`.
     pub tools: Vec<Value>,
+    /// Whether it has to.
+    pub tool_choice: ToolChoice,
+    /// Calls that an answer may have.
+    pub calls_max: Option<usize>,
     /// Further variables for the chat template (`enable_thinking`, say).
     pub template_kwargs: Map<String, Value>,
     /// How tokens are drawn; what the model's generation_config.json says when absent is not looked at: greedy.
@@ -33,6 +40,20 @@ pub struct ChatRequest {
     pub cache_salt: Option<String>,
     /// What form the answer has to have.
     pub grammar: Option<Grammar>,
+}
+
+/// Whether functions are called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// None is; the model is not told of any.
+    None,
+    /// As the model likes.
+    #[default]
+    Auto,
+    /// At least one is.
+    Required,
+    /// This one is.
+    Named(String),
 }
 
 /// One turn.
@@ -183,6 +204,7 @@ impl Message {
             Content::Parts(parts) => parts.iter().map(part).collect(),
         };
         let mut message = self.extra.clone();
+        calls::for_template(&mut message);
         message.insert("role".into(), self.role.clone().into());
         message.insert("content".into(), content);
         Value::Object(message)

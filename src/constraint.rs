@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Constraint, Mask};
-use text::{Grammar, Guide};
+use text::{Grammar, Grammars, Guide, TextError};
 
+use crate::calls::Form;
 use crate::load::Inner;
 use crate::{Error, Fault};
 
@@ -45,15 +46,26 @@ impl Constraint for Guided {
     }
 }
 
+impl Form {
+    fn compile(&self, grammars: &Grammars) -> Result<Guide, TextError> {
+        match self {
+            Self::Plain(grammar) => grammars.compile(grammar),
+            Self::Answer(answer) => grammars.compile_answer(answer),
+        }
+    }
+}
+
 /// Makes a grammar ready on a worker thread.
-pub(crate) async fn constraint(inner: &Arc<Inner>, grammar: &Grammar) -> Result<Box<dyn Constraint>, Error> {
-    let param = match grammar {
-        Grammar::JsonObject | Grammar::JsonSchema(_) => "response_format",
+pub(crate) async fn constraint(inner: &Arc<Inner>, form: Form) -> Result<Box<dyn Constraint>, Error> {
+    let param = match &form {
+        Form::Answer(answer) if !answer.tools.is_empty() => "tools",
+        Form::Plain(Grammar::JsonObject | Grammar::JsonSchema(_)) => "response_format",
+        Form::Answer(answer) if matches!(answer.form, Some(Grammar::JsonObject | Grammar::JsonSchema(_))) => "response_format",
         _ => "grammar",
     };
     let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
-    let (shared, grammar) = (inner.clone(), grammar.clone());
-    let work = tokio::task::spawn_blocking(move || shared.grammars().and_then(|grammars| grammars.compile(&grammar)));
+    let shared = inner.clone();
+    let work = tokio::task::spawn_blocking(move || shared.grammars().and_then(|grammars| form.compile(grammars)));
     let too_long = |_| Error::request(param, Fault::Invalid, format!("not ready after {} s", COMPILE_MAX.as_secs()));
     let compiled = tokio::time::timeout(COMPILE_MAX, work).await.map_err(too_long)?;
     drop(permit);

@@ -19,6 +19,7 @@
 //! Must never know: the JSON of any wire, tensors, what a family does with its media, schedules.
 
 mod answer;
+mod calls;
 mod chat;
 mod constraint;
 mod demo;
@@ -34,7 +35,8 @@ mod source;
 
 pub use ::media::{AudioOptions, Ffmpeg, OptionError, VideoOptions};
 pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
-pub use chat::{ChatRequest, Content, MediaSource, Message, Part};
+pub use calls::{Call, CallDelta};
+pub use chat::{ChatRequest, Content, MediaSource, Message, Part, ToolChoice};
 pub use engine::{Dry, Sampling, Stats, Timings, Usage};
 pub use error::{Error, Fault};
 pub use fetch::FileAccess;
@@ -46,4 +48,4 @@ pub use media::Spent;
 pub use models::{FAMILIES, Family};
 pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant};
 pub use source::ModelSource;
-pub use text::Grammar;
+pub use text::{Dialect, Grammar};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use ::media::{Interest, VideoOptions};
 use chrono::Utc;
 use engine::{Constraint, EngineError, Sampling};
-use models::{ModelError, Processed, assemble};
+use models::{ModelError, assemble};
 use nn::Prompt;
-use text::Conversation;
+use text::{Conversation, Thoughts};
 
-use crate::chat::{ChatRequest, Wanted};
+use crate::calls::Offer;
+use crate::chat::{ChatRequest, Item, Wanted};
 use crate::constraint::constraint;
 use crate::fetch::{Fetched, Place};
 use crate::load::Inner;
@@ -23,6 +24,9 @@ pub(crate) struct Prepared {
     pub sampling: Sampling,
     pub constraint: Option<Box<dyn Constraint>>,
     pub spent: Spent,
+    pub offer: Offer,
+    /// Where the prompt leaves thoughts.
+    pub thoughts: Thoughts,
 }
 
 /// Tells the workers when the request is gone that they work for.
@@ -40,20 +44,15 @@ const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 /// Fetches media (together), then decodes, processes and tokenizes on a worker thread.
 pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result<Prepared, Error> {
     request.sampling.validate().map_err(refused)?;
-    let constraint = match &request.grammar {
-        Some(grammar) => Some(constraint(inner, grammar).await?),
+    let media = request.media();
+    check(inner, &media)?;
+    let offer = Offer::read(inner, request)?;
+    let rendered = render(inner, request, &offer).await?;
+    let thoughts = offer.thoughts(&rendered);
+    let constraint = match offer.form(request.grammar.as_ref(), thoughts) {
+        Some(form) => Some(constraint(inner, form).await?),
         None => None,
     };
-    let media = request.media();
-    for item in &media {
-        let kind = item.wanted.kind();
-        if !inner.family.modalities.contains(&kind) {
-            let (title, accepted) = (inner.family.title, inner.family.accepts());
-            let reason = format!("{title} does not take {kind} input; it takes {accepted}");
-            return Err(Error::request(&item.param, Fault::Modality, reason));
-        }
-        item.wanted.check().map_err(|e| Error::request(&item.param, Fault::Invalid, e))?;
-    }
     let fetch = media.into_iter().map(|item| async move {
         let place = Place { param: &item.param, kind: item.wanted.kind() };
         let content = inner.fetcher.fetch(item.source, &place).await?;
@@ -64,12 +63,6 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
         Ok(Raw { param: item.param, content, wanted: item.wanted })
     });
     let fetched = futures_util::future::try_join_all(fetch).await?;
-    let conversation = Conversation {
-        messages: request.template_messages(),
-        tools: request.tools.clone(),
-        kwargs: request.template_kwargs.clone(),
-        now: Utc::now(),
-    };
     let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
     let shared = inner.clone();
     let guard = Guard(Interest::default());
@@ -88,8 +81,8 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
             Ok(item)
         });
         let items = items.collect::<Result<Vec<_>, Error>>()?;
-        let prompt = build(&shared, items, &conversation)?;
-        Ok(Prepared { prompt, sampling, constraint, spent })
+        let prompt = assemble(&rendered, items, shared.processor.as_ref(), &shared.tokenizer).map_err(rejected)?;
+        Ok(Prepared { prompt, sampling, constraint, spent, offer, thoughts })
     });
     let prepared = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
     drop((permit, guard));
@@ -108,8 +101,34 @@ pub(crate) fn refused(e: EngineError) -> Error {
     }
 }
 
-fn build(inner: &Inner, items: Vec<Processed>, conversation: &Conversation) -> Result<Prompt, Error> {
-    let rejected = |e: ModelError| Error::request("messages", Fault::Invalid, e);
-    let rendered = inner.template.render(conversation, inner.tokenizer.guard()).map_err(|e| rejected(e.into()))?;
-    assemble(&rendered, items, inner.processor.as_ref(), &inner.tokenizer).map_err(rejected)
+/// Refuses media that the family does not take, and options that make no sense.
+fn check(inner: &Inner, media: &[Item]) -> Result<(), Error> {
+    for item in media {
+        let kind = item.wanted.kind();
+        if !inner.family.modalities.contains(&kind) {
+            let (title, accepted) = (inner.family.title, inner.family.accepts());
+            let reason = format!("{title} does not take {kind} input; it takes {accepted}");
+            return Err(Error::request(&item.param, Fault::Modality, reason));
+        }
+        item.wanted.check().map_err(|e| Error::request(&item.param, Fault::Invalid, e))?;
+    }
+    Ok(())
+}
+
+/// The conversation as the chat template writes it, on a worker thread.
+async fn render(inner: &Arc<Inner>, request: &ChatRequest, offer: &Offer) -> Result<String, Error> {
+    let mut messages = request.template_messages();
+    offer.explain(&mut messages);
+    let (tools, kwargs) = (offer.definitions(), request.template_kwargs.clone());
+    let conversation = Conversation { messages, tools, kwargs, now: Utc::now() };
+    let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
+    let shared = inner.clone();
+    let work = tokio::task::spawn_blocking(move || shared.template.render(&conversation, shared.tokenizer.guard()));
+    let rendered = work.await.map_err(|e| Error::Generation(format!("rendering the prompt failed: {e}")))?;
+    drop(permit);
+    rendered.map_err(|e| rejected(e.into()))
+}
+
+fn rejected(e: ModelError) -> Error {
+    Error::request("messages", Fault::Invalid, e)
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use mistralrs::{AudioOptions, Capacity, Dtype, KvFormat, Organization, Quant, VideoOptions};
+use mistralrs::{AudioOptions, Capacity, Dialect, Dtype, KvFormat, Organization, Quant, VideoOptions};
 
 /// Answers about pictures, sound and clips.
 #[derive(Debug, Parser)]
@@ -50,7 +50,7 @@ pub struct ModelOptions {
     /// takes)
     #[arg(long, value_name = "FILE", requires = "quant")]
     pub calibration_file: Option<PathBuf>,
-    /// tokenizer.json to use instead of the model's
+    /// tokenizer.json or tekken.json to use instead of the model's
     #[arg(short, long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Chat template to use instead of the model's: .jinja, or .json with the key chat_template
@@ -59,6 +59,10 @@ pub struct ModelOptions {
     /// Chat template (.jinja) that goes before all others
     #[arg(short, long, value_name = "FILE")]
     pub jinja_explicit: Option<PathBuf>,
+    /// How the model writes calls of functions, where its chat template does not show it: hermes, xml, quoted, bracketed, listed,
+    /// pythonic, python_tag or json
+    #[arg(long, value_name = "NOTATION")]
+    pub tool_dialect: Option<Dialect>,
     /// Folder of downloaded models; otherwise the usual Hugging Face cache
     #[arg(long, value_name = "FOLDER")]
     pub hf_cache: Option<PathBuf>,
@@ -131,6 +135,9 @@ pub struct RunOptions {
     /// What the model is told beforehand
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// Whether the model thinks first, if it can; as it likes when left out
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub thinking: Option<bool>,
     /// Tokens of an answer at most
     #[arg(long, value_name = "TOKENS")]
     pub max_tokens: Option<usize>,

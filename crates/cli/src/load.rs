@@ -34,12 +34,14 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
         tokenizer: options.tokenizer,
         chat_template: options.chat_template,
         jinja_explicit: options.jinja_explicit,
+        dialect: options.tool_dialect,
         files,
         context_max: options.max_seq_len,
         capacity,
         ..LoadOptions::new(source, environment::hub(options.hf_cache))
     };
     let model = Model::load(options, progress()).await?;
+    eprintln!("chat template from {}", model.template_source());
     if let Some(Coverage { known, quantised }) = model.importance() {
         eprintln!("importance known of {known} of {quantised} quantised matrices");
     }

@@ -25,6 +25,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
     };
     let model = load(model, FileAccess::All).await?;
     let mut request = ChatRequest { sampling, tokens_max: options.max_tokens, ..ChatRequest::default() };
+    request.template_kwargs.extend(options.thinking.map(|thinking| ("enable_thinking".into(), thinking.into())));
     request.messages.extend(system.map(|text| message("system", Content::Text(text))));
     let Some(question) = input else { return talk(&model, request).await };
     let images = image.into_iter().map(|url| Part::Image(MediaSource::Url(url)));
@@ -79,13 +80,18 @@ fn message(role: &str, content: Content) -> Message {
     Message { role: role.into(), content, ..Message::default() }
 }
 
-/// Streams the answer to standard output and the figures to standard error.
+/// Streams the answer to standard output; thoughts and figures to standard error.
 async fn answer(model: &Model, request: &ChatRequest) -> Result<String> {
     let mut stream = model.stream(request).await?;
-    let mut text = String::new();
+    let (mut text, mut thought) = (String::new(), false);
     loop {
         match stream.next().await? {
             Piece::Delta(delta) => {
+                eprint!("{}", faint(&delta.reasoning));
+                if !delta.text.is_empty() && std::mem::take(&mut thought) {
+                    eprintln!("\n");
+                }
+                thought |= !delta.reasoning.is_empty();
                 print!("{}", delta.text);
                 stdout().flush()?;
                 text.push_str(&delta.text);
@@ -97,6 +103,11 @@ async fn answer(model: &Model, request: &ChatRequest) -> Result<String> {
             }
         }
     }
+}
+
+/// Paler, where people read along.
+fn faint(text: &str) -> String {
+    if text.is_empty() || !stderr().is_terminal() { text.into() } else { format!("\x1b[2m{text}\x1b[0m") }
 }
 
 /// "52 prompt tokens (16 of media) at 700/s, first token after 0.12 s, 9 tokens at 80/s"

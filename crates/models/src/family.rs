@@ -4,7 +4,7 @@ use nn::{Checkpoint, Coverage, DType, Files, LoadSettings, MediaKind, Model, Wei
 use serde_json::Value;
 
 use crate::config::CONFIG;
-use crate::{ModelError, Processor, gemma3, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, voxtral};
+use crate::{ModelError, Processor, gemma3, idefics3, llama, llava, mistral3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, voxtral};
 
 /// Reads a family's processor.
 pub type LoadProcessor = fn(&Files) -> Result<Box<dyn Processor>, ModelError>;
@@ -32,6 +32,9 @@ pub static FAMILIES: &[Family] = &[
     gemma3::FAMILY,
     idefics3::FAMILY,
     idefics3::SMOLVLM,
+    llava::FAMILY,
+    llava::NEXT,
+    mistral3::FAMILY,
     qwen2_vl::FAMILY,
     qwen2_5_vl::FAMILY,
     qwen3_vl::FAMILY,
@@ -44,6 +47,8 @@ pub static FAMILIES: &[Family] = &[
     qwen3_vl::QWEN3_MOE,
     qwen3_5::TEXT,
     qwen3_5::TEXT_MOE,
+    llama::LLAMA,
+    llama::MISTRAL,
 ];
 
 /// A model ready to run.

@@ -7,15 +7,20 @@
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
 //! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
-//! tower and a decoder as one model, `qwen` for that whole line, `llama` for decoders, `siglip` and `whisper` for towers, `text_only` for members without one.
+//! tower and a decoder as one model, `llama` for the decoder that many have, `qwen` for that whole line, `clip`, `siglip` and `whisper` for
+//! towers, `features` for the choice of a tower's states, `text_only` for members without a tower.
 
+mod clip;
 mod config;
 mod error;
 mod family;
+mod features;
 mod gemma3;
 mod idefics3;
 mod joined;
 mod llama;
+mod llava;
+mod mistral3;
 mod pixels;
 mod processor;
 mod prompt;

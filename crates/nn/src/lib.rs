@@ -50,6 +50,6 @@ pub use quant::{Organization, Quant};
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
 pub use vit::{
     FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, WHISPER_NAMES,
-    average_pool, patchify, pixel_shuffle,
+    average_pool, join_squares, patchify, pixel_shuffle,
 };
 pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Weights};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
-use mistralrs::{ChatRequest, Content, Dry, Grammar, MediaSource, Message, Part, Sampling};
+use mistralrs::{ChatRequest, Content, Dry, Grammar, MediaSource, Message, Part, Sampling, ToolChoice};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -49,8 +49,11 @@ pub struct ChatBody {
     n: Option<u32>,
     response_format: Option<ResponseFormat>,
     grammar: Option<GrammarBody>,
-    // Not served yet: refused rather than ignored.
     tools: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
+    parallel_tool_calls: Option<bool>,
+    enable_thinking: Option<bool>,
+    reasoning_effort: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -140,8 +143,8 @@ impl ChatBody {
 
     /// The request for the facade.
     pub fn request(self) -> Result<ChatRequest, Failure> {
-        self.refuse_what_is_not_served()?;
         let sampling = self.sampling()?;
+        let template_kwargs = self.template_kwargs()?;
         let tokens_max = match (self.max_completion_tokens, self.max_tokens) {
             (Some(0), _) => return Err(Failure::invalid("max_completion_tokens", "max_completion_tokens must be at least 1")),
             (None, Some(0)) => return Err(Failure::invalid("max_tokens", "max_tokens must be at least 1")),
@@ -158,8 +161,8 @@ impl ChatBody {
         if self.messages.is_empty() {
             return Err(Failure::invalid("messages", "messages must not be empty"));
         }
+        let tool_choice = tool_choice(self.tool_choice.as_ref())?;
         let messages = self.messages.into_iter().enumerate().map(|(i, message)| message.convert(i)).collect::<Result<_, _>>()?;
-        let template_kwargs = self.chat_template_kwargs.unwrap_or_default();
         let grammar = grammar(self.response_format, self.grammar)?;
         let dry_sequence_breakers = self.dry_sequence_breakers;
         if dry_sequence_breakers.as_ref().is_some_and(|all| all.len() > BREAKERS_MAX) {
@@ -168,7 +171,9 @@ impl ChatBody {
         }
         Ok(ChatRequest {
             messages,
-            tools: Vec::new(),
+            tools: self.tools.unwrap_or_default(),
+            tool_choice,
+            calls_max: (self.parallel_tool_calls == Some(false)).then_some(1),
             template_kwargs,
             sampling,
             dry_sequence_breakers,
@@ -214,12 +219,41 @@ impl ChatBody {
         })
     }
 
-    fn refuse_what_is_not_served(&self) -> Result<(), Failure> {
-        match self.tools.as_deref() {
-            None | Some([]) => Ok(()),
-            Some(_) => Err(Failure::invalid("tools", "this value of tools is not supported").code("unsupported_value")),
+    /// Variables for the chat template: those of the request, and what its own fields say of thinking.
+    fn template_kwargs(&self) -> Result<Map<String, Value>, Failure> {
+        let mut kwargs = self.chat_template_kwargs.clone().unwrap_or_default();
+        let effort = self.reasoning_effort.as_deref().map(str::to_lowercase);
+        let off = effort.as_deref().is_some_and(|effort| matches!(effort, "none" | "off"));
+        if self.enable_thinking == Some(true) && off {
+            let message = "enable_thinking and reasoning_effort contradict each other";
+            return Err(Failure::invalid("reasoning_effort", message));
         }
+        if let Some(thinking) = self.enable_thinking.or(off.then_some(false)) {
+            kwargs.insert("enable_thinking".into(), thinking.into());
+        }
+        if let Some(effort) = effort.filter(|_| !off) {
+            kwargs.insert("reasoning_effort".into(), effort.into());
+        }
+        Ok(kwargs)
     }
+}
+
+/// `"none"`, `"auto"`, `"required"`, or `{"type": "function", "function": {"name": …}}`, also without the inner object.
+fn tool_choice(choice: Option<&Value>) -> Result<ToolChoice, Failure> {
+    let Some(choice) = choice.filter(|choice| !choice.is_null()) else { return Ok(ToolChoice::Auto) };
+    match choice.as_str() {
+        Some("none") => return Ok(ToolChoice::None),
+        Some("auto") => return Ok(ToolChoice::Auto),
+        Some("required") => return Ok(ToolChoice::Required),
+        _ => {}
+    }
+    let name = choice["function"]["name"].as_str().or_else(|| choice["name"].as_str());
+    name.map(|name| ToolChoice::Named(name.into())).ok_or_else(|| {
+        Failure::invalid(
+            "tool_choice",
+            "tool_choice must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": ...}}",
+        )
+    })
 }
 
 fn grammar(format: Option<ResponseFormat>, grammar: Option<GrammarBody>) -> Result<Option<Grammar>, Failure> {

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mistralrs::{Answer, Delta, Finish, Summary, Token, Usage};
+use mistralrs::{Answer, Call, CallDelta, Delta, Finish, Summary, Token, Usage};
 use serde_json::{Value, json};
 
 use crate::request::Shape;
@@ -47,7 +47,7 @@ impl Header {
 
     /// A chunk of text.
     pub fn delta(&self, index: usize, delta: &Delta, shape: Shape) -> Value {
-        let mut body = self.chunk(index, json!({"content": delta.text}), None);
+        let mut body = self.chunk(index, said(delta), None);
         if let Some(token) = &delta.token {
             if shape.logprobs {
                 body["choices"][0]["logprobs"] = json!({"content": [logprob(token)]});
@@ -85,7 +85,7 @@ fn choice(index: usize, answer: &Answer, shape: Shape) -> Value {
     let logprobs = shape.logprobs.then(|| json!({"content": answer.tokens.iter().map(logprob).collect::<Vec<_>>()}));
     let mut choice = json!({
         "index": index,
-        "message": {"role": "assistant", "content": answer.text},
+        "message": message(answer),
         "finish_reason": finish_reason(&answer.summary),
         "logprobs": logprobs,
     });
@@ -97,8 +97,51 @@ fn choice(index: usize, answer: &Answer, shape: Shape) -> Value {
     choice
 }
 
+/// What was said, thought and called. Words are null where there are only calls.
+fn message(answer: &Answer) -> Value {
+    let content = if answer.text.is_empty() && !answer.calls.is_empty() { Value::Null } else { json!(answer.text) };
+    let mut message = json!({"role": "assistant", "content": content});
+    if !answer.reasoning.is_empty() {
+        message["reasoning_content"] = json!(answer.reasoning);
+    }
+    if !answer.calls.is_empty() {
+        message["tool_calls"] = answer.calls.iter().map(|made| call(made, &made.arguments)).collect();
+    }
+    message
+}
+
+/// The same of a piece of an answer.
+fn said(delta: &Delta) -> Value {
+    let mut said = json!({});
+    if !delta.reasoning.is_empty() {
+        said["reasoning_content"] = json!(delta.reasoning);
+    }
+    if !delta.calls.is_empty() {
+        said["tool_calls"] = delta.calls.iter().map(call_delta).collect();
+    }
+    // A token that says nothing yet is told of as an empty text.
+    if !delta.text.is_empty() || said == json!({}) {
+        said["content"] = json!(delta.text);
+    }
+    said
+}
+
+fn call(call: &Call, arguments: &str) -> Value {
+    json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
+}
+
+fn call_delta(delta: &CallDelta) -> Value {
+    let mut body = match &delta.begins {
+        Some(begun) => call(begun, &delta.arguments),
+        None => json!({"function": {"arguments": delta.arguments}}),
+    };
+    body["index"] = json!(delta.index);
+    body
+}
+
 fn finish_reason(summary: &Summary) -> &'static str {
     match summary.finish {
+        Finish::EndToken(_) | Finish::StopText | Finish::Complete if summary.calls > 0 => "tool_calls",
         Finish::EndToken(_) | Finish::StopText | Finish::Complete => "stop",
         Finish::Length => "length",
     }

@@ -376,7 +376,7 @@ async fn what_is_wrong_is_said_with_its_place() {
         (with(good(), json!({"logit_bias": {"5": 101}})), 400, json!("logit_bias"), "between -100 and 100"),
         (with(good(), json!({"stop_token_ids": [99999999]})), 400, json!("stop_token_ids"), "99999999"),
         (with(good(), json!({"min_tokens": 9, "max_tokens": 8})), 400, json!("min_tokens"), "at most max_tokens"),
-        (with(good(), json!({"tools": [{"type": "function"}]})), 400, json!("tools"), "not supported"),
+        (with(good(), json!({"tools": [{"type": "function"}]})), 400, json!("tools[0]"), "name is missing"),
         (with(good(), json!({"model": "gpt-9"})), 404, json!("model"), "there is no model"),
     ];
     for (body, status, param, message) in cases {

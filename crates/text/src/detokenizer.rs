@@ -7,6 +7,8 @@ use crate::{TextError, Tokenizer};
 /// back while it ends inside a character.
 #[derive(Debug, Default)]
 pub struct Detokenizer {
+    /// Control tokens that are heard all the same.
+    marks: Vec<u32>,
     ids: Vec<u32>,
     /// `ids[context..said]` is decoded along, for the sake of what follows; `ids[said..]` is not yet text.
     context: usize,
@@ -14,8 +16,16 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
+    /// Leaves out control tokens, but for those that spell one of `marks`.
+    pub fn hearing<'a>(tokenizer: &Tokenizer, marks: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { marks: marks.into_iter().filter_map(|mark| tokenizer.special_id(mark)).collect(), ..Self::default() }
+    }
+
     /// The text that this token completes, possibly none.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TextError> {
+        if tokenizer.is_special(id) && !self.marks.contains(&id) {
+            return Ok(String::new());
+        }
         self.ids.push(id);
         let new = self.new_text(tokenizer)?;
         if new.is_empty() || new.ends_with('\u{FFFD}') {
@@ -34,8 +44,8 @@ impl Detokenizer {
     }
 
     fn new_text(&self, tokenizer: &Tokenizer) -> Result<String, TextError> {
-        let before = tokenizer.decode(&self.ids[self.context..self.said], false)?;
-        let with = tokenizer.decode(&self.ids[self.context..], false)?;
+        let before = tokenizer.decode(&self.ids[self.context..self.said], true)?;
+        let with = tokenizer.decode(&self.ids[self.context..], true)?;
         Ok(with.get(before.len()..).unwrap_or_default().to_string())
     }
 }

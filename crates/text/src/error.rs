@@ -31,6 +31,14 @@ pub enum TextError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A tool definition that is none.
+    #[error("{place}: {reason}")]
+    Tool {
+        /// Which of them.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A grammar that is not one, or cannot be followed with this tokenizer.
     #[error("the grammar cannot be followed: {0}")]
     Grammar(String),

@@ -7,7 +7,7 @@ use llguidance::toktrie::{TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory, token_bytes_from_tokenizer_json};
 use serde_json::{Value, json};
 
-use crate::{TextError, Tokenizer};
+use crate::{AnswerGrammar, TextError, Tokenizer};
 
 /// Bytes that a grammar may have.
 const GRAMMAR_BYTES_MAX: usize = 256 << 10;
@@ -32,6 +32,7 @@ pub enum Grammar {
 /// Compiles grammars for one tokenizer.
 pub struct Grammars {
     factory: ParserFactory,
+    tokenizer: Arc<Tokenizer>,
 }
 
 /// Where an answer is in its grammar.
@@ -55,13 +56,13 @@ impl Grammars {
         let ends: Vec<u32> = ends.iter().copied().filter(|id| (*id as usize) < bytes.len()).collect();
         let Some(&end) = ends.first() else { return Err(TextError::Grammar("the model has no end token".into())) };
         let trie = TokTrie::from(&TokRxInfo::new(bytes.len() as u32, end), &bytes).with_eos_tokens(&ends);
-        let mut environment = Environment { tokenizer, trie, canonical: false };
+        let mut environment = Environment { tokenizer: tokenizer.clone(), trie, canonical: false };
         environment.canonical = environment.keeps_bytes();
         let environment: TokEnv = Arc::new(environment);
         let mut factory = ParserFactory::new_simple(&environment).map_err(refused)?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(Self { factory })
+        Ok(Self { factory, tokenizer })
     }
 
     /// Makes a grammar ready to be followed. What it may cost is bounded by llguidance's limits.
@@ -84,6 +85,22 @@ impl Grammars {
                 TopLevelGrammar::from_grammar(GrammarWithLexer::from_lark(format!("start: {}", texts.join(" | "))))
             }
         };
+        self.follow(grammar)
+    }
+
+    /// As [`Self::compile`], for an answer that may think and call functions.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compile_answer(&self, answer: &AnswerGrammar) -> Result<Guide, TextError> {
+        let lark = answer.lark(&self.tokenizer)?;
+        if lark.len() > GRAMMAR_BYTES_MAX {
+            return Err(TextError::Grammar(format!("it has more than {GRAMMAR_BYTES_MAX} bytes")));
+        }
+        self.follow(TopLevelGrammar::from_lark(lark))
+    }
+
+    fn follow(&self, grammar: TopLevelGrammar) -> Result<Guide, TextError> {
         let mut matcher = Matcher::new(self.factory.create_parser(grammar));
         // An error of the grammar may show only where it is followed.
         matcher.compute_mask().map_err(refused)?;
@@ -169,7 +186,7 @@ impl TokenizerEnv for Environment {
 
 /// Lets nothing but a blank, or a line end with an indentation, stand between the parts of JSON: a model that hesitates would
 /// write blanks until it has no tokens left. A schema that says otherwise is left alone.
-fn tidy(mut schema: Value) -> Value {
+pub(crate) fn tidy(mut schema: Value) -> Value {
     if let Some(schema) = schema.as_object_mut() {
         schema.entry("x-guidance").or_insert_with(|| json!({"whitespace_pattern": r" |\n {0,24}"}));
     }

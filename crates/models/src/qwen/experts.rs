@@ -2,9 +2,8 @@ use nn::{Activation, Bias, Ffn, Files, LayerConfig, MoeConfig, RouterConfig, Sco
 use serde::Deserialize;
 use serde_json::json;
 
-use super::text::part;
 use crate::ModelError;
-use crate::config::{CONFIG, require};
+use crate::config::{CONFIG, read_text, require};
 
 /// Layers with experts: what the class says where config.json is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +42,7 @@ struct Keys {
 impl Experts {
     /// Gives experts to the layers that have them.
     pub fn put_in(&self, files: &Files, layers: &mut [LayerConfig], activation: Activation) -> Result<(), ModelError> {
-        let keys: Keys = part(
+        let keys: Keys = read_text(
             files,
             json!({
                 "num_experts": self.experts, "num_experts_per_tok": self.chosen, "moe_intermediate_size": self.inner,

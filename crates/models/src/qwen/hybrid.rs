@@ -2,9 +2,8 @@ use nn::{Files, GatedDeltaConfig, LayerConfig, Mixer, OutputGate};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::text::part;
 use crate::ModelError;
-use crate::config::{CONFIG, require};
+use crate::config::{CONFIG, read_text, require};
 
 /// What a layer mixes tokens with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -28,7 +27,7 @@ struct Keys {
 
 /// Puts gated delta nets in the place of attention in the layers that have them, and gates on the attention of the others.
 pub fn put_in(files: &Files, layers: &mut [LayerConfig], norm_eps: f64) -> Result<(), ModelError> {
-    let keys: Keys = part(
+    let keys: Keys = read_text(
         files,
         json!({
             "full_attention_interval": 4, "attn_output_gate": true, "linear_num_key_heads": 16, "linear_num_value_heads": 32,

@@ -1,12 +1,11 @@
 use nn::{DecoderConfig, Ffn, Files, LayerConfig, NormConfig};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::experts::Experts;
 use super::hybrid;
 use crate::ModelError;
-use crate::config::{CONFIG, TextConfig, head, read, read_part, require};
+use crate::config::{CONFIG, TextConfig, head, read_text, require};
 
 /// What a family's language model is, and what its class says where config.json is silent.
 #[derive(Debug, Clone, Copy)]
@@ -77,8 +76,8 @@ impl Text {
         if self.line == Line::Qwen35 && self.feed != Feed::Gated {
             defaults["intermediate_size"] = 0.into();
         }
-        let text: TextConfig = part(files, defaults)?;
-        let extra: Extra = part(
+        let text: TextConfig = read_text(files, defaults)?;
+        let extra: Extra = read_text(
             files,
             json!({
                 "tie_word_embeddings": false, "attention_bias": false, "use_sliding_window": false, "sliding_window": 4096,
@@ -131,15 +130,6 @@ impl Axes {
             Self::Interleaved(_) => (0..pairs).map(|pair| (axis(pair), 1)).collect(),
             _ => lengths.into_iter().enumerate().collect(),
         })
-    }
-}
-
-pub fn part<T: DeserializeOwned>(files: &Files, defaults: Value) -> Result<T, ModelError> {
-    let whole: Value = files.required_json(CONFIG)?;
-    if whole["text_config"].is_object() {
-        read_part(files, CONFIG, "text_config", defaults)
-    } else {
-        read(files, CONFIG, defaults)
     }
 }
 

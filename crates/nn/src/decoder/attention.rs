@@ -22,6 +22,7 @@ impl Attention {
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let head_norm = |name| config.qk_norm.map(|norm| w.norm(name, config.head_dim, norm)).transpose();
         let all = Outputs::all;
+        w.skip("rotary_emb."); // Old checkpoints carry frequencies along.
         let parts = match config.gate {
             OutputGate::Absent => vec![all("q_proj", q), all("k_proj", kv), all("v_proj", kv)],
             OutputGate::Sigmoid => {
