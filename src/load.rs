@@ -7,7 +7,7 @@ use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, ModelError, Processor};
 use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Organization, Quant};
 use serde_json::Value;
-use text::{ChatTemplate, Dialect, Grammars, TEKKEN, TemplateFiles, TextError, Tokenizer, from_tekken};
+use text::{ChatTemplate, Dialect, Grammars, TemplateFiles, TextError, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
@@ -34,7 +34,7 @@ pub struct LoadOptions {
     pub importance: Option<ImportanceSource>,
     /// Which part of a nested model is loaded, if not the whole.
     pub slice: Option<SliceSource>,
-    /// A tokenizer.json to use instead of the model's.
+    /// A tokenizer.json or tekken.json to use instead of the model's.
     pub tokenizer: Option<PathBuf>,
     /// A chat template (.jinja, or .json with `chat_template`) to use instead of the model's.
     pub chat_template: Option<PathBuf>,
@@ -228,9 +228,9 @@ impl Inner {
     fn load(files: &Files, options: &LoadOptions, tell: OnProgress) -> Result<Self, Error> {
         let family = Family::of(files)?;
         let processor = (family.processor)(files)?;
-        let template = template(files, processor.as_ref(), options)?;
         let tokenizer = tokenizer(files, processor.as_ref(), options)?;
-        let ends = end_tokens(files)?;
+        let template = template(files, (processor.as_ref(), &tokenizer), options)?;
+        let ends = ids(files, "eos_token_id")?;
         let dtype = match options.dtype {
             Dtype::Auto => None,
             Dtype::F32 => Some(DType::F32),
@@ -301,7 +301,11 @@ fn half_of_free_memory() -> usize {
     usize::try_from(free / 2).unwrap_or(usize::MAX).max(LEAST)
 }
 
-fn template(files: &Files, processor: &dyn Processor, options: &LoadOptions) -> Result<ChatTemplate, Error> {
+fn template(
+    files: &Files,
+    (processor, tokenizer): (&dyn Processor, &Tokenizer),
+    options: &LoadOptions,
+) -> Result<ChatTemplate, Error> {
     let theirs =
         |name: &str| -> Result<_, Error> { Ok(files.text(name).map_err(ModelError::Nn)?.map(|text| (files.label(name), text))) };
     let ours = |path: &Option<PathBuf>| path.as_deref().map(read_named).transpose();
@@ -311,11 +315,20 @@ fn template(files: &Files, processor: &dyn Processor, options: &LoadOptions) -> 
         of_family: processor.chat_template(),
         ..TemplateFiles::of_model(theirs)?
     };
-    let chosen = all.choose().and_then(ChatTemplate::new);
-    chosen.map_err(|e| match e {
-        text::TextError::NoTemplate => Error::Source(format!("{}: {e}", files.name())),
+    let refused = |e| match e {
+        TextError::NoTemplate => Error::Source(format!("{}: {e}", files.name())),
         e => Error::Model(e.into()),
-    })
+    };
+    let mut chosen = all.choose().map_err(refused)?;
+    if all.tokenizer_config.is_none() {
+        for (name, key) in [("bos_token", "bos_token_id"), ("eos_token", "eos_token_id")] {
+            let spelled = ids(files, key)?.first().and_then(|id| tokenizer.token(*id));
+            if let Some(token) = spelled.filter(|_| !chosen.tokens.contains_key(name)) {
+                chosen.tokens.insert(name.into(), token.into());
+            }
+        }
+    }
+    ChatTemplate::new(chosen).map_err(refused)
 }
 
 pub(crate) fn read_named(path: &Path) -> Result<(String, String), Error> {
@@ -325,28 +338,27 @@ pub(crate) fn read_named(path: &Path) -> Result<(String, String), Error> {
 }
 
 fn tokenizer(files: &Files, processor: &dyn Processor, options: &LoadOptions) -> Result<Tokenizer, Error> {
-    let name = "tokenizer.json";
     let markers: Vec<&str> = processor.markers().iter().map(|marker| marker.text).collect();
     if let Some(path) = &options.tokenizer {
         let (label, json) = read_named(path)?;
         return Ok(Tokenizer::new(&label, json.as_bytes(), &markers).map_err(ModelError::Text)?);
     }
-    if let Some(json) = files.read(name).map_err(ModelError::Nn)? {
-        return Ok(Tokenizer::new(&files.label(name), &json, &markers).map_err(ModelError::Text)?);
+    for name in Tokenizer::FILES {
+        if let Some(json) = files.read(name).map_err(ModelError::Nn)? {
+            return Ok(Tokenizer::new(&files.label(name), &json, &markers).map_err(ModelError::Text)?);
+        }
     }
-    let missing = || NnError::File { file: files.label(name), reason: "there is no such file".into() };
-    let tekken = files.read(TEKKEN).and_then(|json| json.ok_or_else(missing)).map_err(ModelError::Nn)?;
-    let label = files.label(TEKKEN);
-    let tokenizer = from_tekken(&label, &tekken).and_then(|json| Tokenizer::new(&label, &json, &markers));
-    Ok(tokenizer.map_err(ModelError::Text)?)
+    let [wanted, instead] = Tokenizer::FILES;
+    let reason = format!("there is no such file, and no {instead}");
+    Err(ModelError::Nn(NnError::File { file: files.label(wanted), reason }).into())
 }
 
-/// `eos_token_id` of generation_config.json, or of config.json: a number or a list.
-fn end_tokens(files: &Files) -> Result<Vec<u32>, Error> {
+/// `bos_token_id` or `eos_token_id` of generation_config.json, or of config.json: a number or a list.
+fn ids(files: &Files, key: &str) -> Result<Vec<u32>, Error> {
     for name in [GENERATION, "config.json"] {
         let config: Option<Value> = files.json(name).map_err(ModelError::Nn)?;
         let Some(config) = config else { continue };
-        let given = [&config["eos_token_id"], &config["text_config"]["eos_token_id"]].into_iter().find(|v| !v.is_null());
+        let given = [&config[key], &config["text_config"][key]].into_iter().find(|v| !v.is_null());
         let Some(given) = given else { continue };
         let ids: Option<Vec<u64>> = match given {
             Value::Array(ids) => ids.iter().map(Value::as_u64).collect(),
@@ -354,7 +366,7 @@ fn end_tokens(files: &Files) -> Result<Vec<u32>, Error> {
         };
         let ids = ids.and_then(|ids| ids.into_iter().map(|id| u32::try_from(id).ok()).collect());
         let refused =
-            || ModelError::Config { file: files.label(name), reason: "eos_token_id is not a token id or a list of them".into() };
+            || ModelError::Config { file: files.label(name), reason: format!("{key} is not a token id or a list of them") };
         return Ok(ids.ok_or_else(refused)?);
     }
     Ok(Vec::new())

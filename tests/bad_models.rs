@@ -95,7 +95,8 @@ async fn one_line_names_the_file_and_the_key() {
 
 #[tokio::test]
 async fn families_check_what_they_alone_have() {
-    let (config, video, processor) = ("config.json", "video_preprocessor_config.json", "processor_config.json");
+    let (config, picture, video) = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json");
+    let processor = "processor_config.json";
     let cases = [
         ("gemma", config, "/attention_bias", json!(true)),
         ("gemma2", config, "/attn_logit_softcapping", json!(0)),
@@ -115,6 +116,21 @@ async fn families_check_what_they_alone_have() {
         ("gemma4_31b", config, "/text_config/num_global_key_value_heads", json!(3)),
         ("gemma4_31b", config, "/text_config/use_bidirectional_attention", json!("all")),
         ("gemma4_moe", config, "/text_config/top_k_experts", json!(9)),
+        ("llama", config, "/mlp_bias", json!(true)),
+        ("llama", config, "/rope_scaling/rope_type", json!("longer")),
+        ("llama", config, "/rope_scaling/factor", json!(0)),
+        ("llava", config, "/vision_feature_layer", json!(9)),
+        ("llava", config, "/text_config/model_type", json!("mamba")),
+        ("llava", config, "/vision_config/model_type", json!("siglip_vision_model")),
+        ("llava", picture, "/crop_size", json!({"height": 56, "width": 70})),
+        ("llava_next", config, "/image_grid_pinpoints", json!([[56, 100]])),
+        ("llava_next", config, "/vision_feature_select_strategy", json!("full")),
+        ("llava_next", picture, "/image_grid_pinpoints", json!([[56, 56]])),
+        ("mistral", config, "/sliding_window", json!(0)),
+        ("mistral3", config, "/spatial_merge_size", json!(0)),
+        ("mistral3", config, "/vision_feature_layer", json!([-1, 1])),
+        ("mistral3", config, "/vision_config/num_attention_heads", json!(3)),
+        ("mistral3", picture, "/size", json!({"longest_edge": 0})),
         ("qwen2", config, "/sliding_window", json!(0)),
         ("qwen2_5_vl", config, "/vision_config/window_size", json!(27)),
         ("qwen2_5_vl", config, "/vision_config/tokens_per_second", json!(-1)),

@@ -56,7 +56,7 @@ pub struct ModelOptions {
     /// Table of slices (.csv or .json) instead of the published ones
     #[arg(long, value_name = "FILE", requires = "matformer_slice_name")]
     pub matformer_config_path: Option<PathBuf>,
-    /// tokenizer.json to use instead of the model's
+    /// tokenizer.json or tekken.json to use instead of the model's
     #[arg(short, long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Chat template to use instead of the model's: .jinja, or .json with the key chat_template
@@ -335,6 +335,22 @@ mod tests {
         assert!(Arguments::try_parse_from(["mistralrs", "run", "--image", "a.png"]).is_err());
         assert!(Arguments::try_parse_from(["mistralrs", "run", "--image", "a.png", "--image", "b.png", "-i", "?"]).is_ok());
         assert!(Arguments::try_parse_from(["mistralrs", "run", "--quant", "7"]).is_err());
+    }
+
+    #[test]
+    fn a_part_is_one_of_a_sound_or_clip() {
+        let cases = [
+            ("--start 1", false),
+            ("--image a.png --start 1", false),
+            ("--audio a.wav --start 1 --end 2", true),
+            ("--video a.mp4 --end 2", true),
+            ("--audio a.wav --video a.mp4 --start 1", true),
+            ("--audio a.wav --fps 1", false),
+        ];
+        for (flags, allowed) in cases {
+            let flags = ["mistralrs", "run", "-i", "?"].into_iter().chain(flags.split(' '));
+            assert_eq!(Arguments::try_parse_from(flags.clone()).is_ok(), allowed, "{:?}", flags.collect::<Vec<_>>());
+        }
     }
 
     #[test]

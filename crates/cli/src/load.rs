@@ -44,6 +44,7 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
         ..LoadOptions::new(source, environment::hub(options.hf_cache))
     };
     let model = Model::load(options, progress()).await?;
+    eprintln!("chat template from {}", model.template_source());
     if let Some(Coverage { known, quantised }) = model.importance() {
         eprintln!("importance known of {known} of {quantised} quantised matrices");
     }

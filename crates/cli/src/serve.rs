@@ -19,7 +19,7 @@ pub async fn serve(options: ServeOptions) -> Result<()> {
         (true, false) => FileAccess::None,
     };
     let model = load(options.model, files).await?;
-    eprintln!("serving {} ({}), chat template from {}", model.id(), model.family().title, model.template_source());
+    eprintln!("serving {} ({})", model.id(), model.family().title);
     let KvCache { bytes, tokens, format } = model.kv_cache();
     let (megabytes, context) = (bytes / 1_000_000, model.context_max());
     eprintln!("keys and values: {megabytes} MB of {format:?}, room for {tokens} tokens; {context} in a conversation at most");

@@ -188,6 +188,26 @@ fn experts_alone_are_quantised_where_there_are_some() {
     assert!(output.status.code() == Some(1) && complaint.contains("moqe"), "{complaint}");
 }
 
+#[test]
+fn a_template_given_by_flag_wins_and_is_named() {
+    let model = fixtures::model("llava").unwrap().display().to_string();
+    let template = |name: &str| fixtures::root().join("../chat_templates").join(name).display().to_string();
+    let (vicuna, hermes) = (template("vicuna.json"), template("hermes_tool_use.jinja"));
+    let cases: [(&[&str], &str, i32); 5] = [
+        (&[], "chat template from MODEL/chat_template.json", 0),
+        (&["-c", &vicuna], "chat template from VICUNA", 0),
+        (&["-c", &hermes], "chat template from HERMES", 0),
+        (&["-c", &vicuna, "-j", &hermes], "chat template from HERMES", 0),
+        (&["-j", &vicuna], "error: VICUNA: an explicit template is a .jinja file", 1),
+    ];
+    for (flags, expected, code) in cases {
+        let output = mistralrs(&[&["run", "-m", &model, "--max-tokens", "1", "-i", "Hi"], flags].concat());
+        let (told, code_found) = (text(&output.stderr), output.status.code());
+        let expected = expected.replace("MODEL", &model).replace("VICUNA", &vicuna).replace("HERMES", &hermes);
+        assert!(told.lines().any(|line| line == expected) && code_found == Some(code), "{expected:?} in {told}");
+    }
+}
+
 /// A checkpoint of a fixture in which a file has other content.
 fn spoiled(file: &str, content: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();

@@ -46,4 +46,38 @@ impl Image {
         let rgb = (top..top + height).flat_map(row).copied().collect();
         Self { width, height, rgb }
     }
+
+    /// The picture in the middle of a larger one of `width` by `height` pixels and one colour. An odd pixel of margin is on the
+    /// right, or below. Where the picture is the larger one, it is cut off there.
+    pub fn pad(&self, width: usize, height: usize, colour: [u8; 3]) -> Self {
+        let (width, height) = (width.max(1), height.max(1));
+        let (left, top) = (width.saturating_sub(self.width) / 2, height.saturating_sub(self.height) / 2);
+        let inside = self.crop(0, 0, width, height);
+        let mut rgb = colour.repeat(width * height);
+        for (y, row) in inside.rgb.chunks_exact(inside.width * 3).enumerate() {
+            rgb[((top + y) * width + left) * 3..][..row.len()].copy_from_slice(row);
+        }
+        Self { width, height, rgb }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn margins_are_about_equal() {
+        let image = Image { width: 1, height: 2, rgb: vec![1, 1, 1, 2, 2, 2] };
+        let cases: [(usize, usize, &[&[u8]]); 4] = [
+            (4, 3, &[&[0, 1, 0, 0], &[0, 2, 0, 0], &[0, 0, 0, 0]]),
+            (1, 4, &[&[0], &[1], &[2], &[0]]),
+            (1, 2, &[&[1], &[2]]),
+            (2, 1, &[&[1, 0]]),
+        ];
+        for (width, height, expected) in cases {
+            let padded = image.pad(width, height, [0; 3]);
+            let red: Vec<u8> = padded.rgb().iter().step_by(3).copied().collect();
+            assert_eq!((padded.width(), padded.height(), red), (width, height, expected.concat()));
+        }
+    }
 }

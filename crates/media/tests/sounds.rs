@@ -88,6 +88,15 @@ fn one_sound_in_many_formats() {
 }
 
 #[test]
+fn a_clip_has_a_sound() {
+    let whole = decode(read("speech_16k.wav")).unwrap();
+    let found = decode(read("talk_112x112_8fps.mp4")).unwrap();
+    assert!((found.seconds() - whole.seconds()).abs() < 0.2, "{} s", found.seconds());
+    let share = rms(&found.samples) / rms(&whole.samples);
+    assert!((0.9..1.1).contains(&share), "{share} as loud");
+}
+
+#[test]
 fn numbers_of_all_widths() {
     let bytes = |value: i64, width: usize| value.to_le_bytes()[..width].to_vec();
     // A half, and then minus a quarter, in one channel.

@@ -25,12 +25,13 @@ pub fn read_part<T: DeserializeOwned>(files: &Files, file: &str, key: &str, defa
     parse(files, file, &format!("{key}."), merge(defaults, whole[key].take()))
 }
 
-/// The language model's keys, over the defaults of its class. They stand in `text_config`, or at the top of config.json.
+/// The language model's keys over the defaults of its class. They stand at the top of config.json, or in `text_config`.
 pub fn read_text<T: DeserializeOwned>(files: &Files, defaults: Value) -> Result<T, ModelError> {
     let whole: Value = files.required_json(CONFIG)?;
-    match whole["text_config"].is_object() {
-        true => read_part(files, CONFIG, "text_config", defaults),
-        false => read(files, CONFIG, defaults),
+    if whole["text_config"].is_object() {
+        read_part(files, CONFIG, "text_config", defaults)
+    } else {
+        read(files, CONFIG, defaults)
     }
 }
 
@@ -44,7 +45,7 @@ fn parse<T: DeserializeOwned>(files: &Files, file: &str, above: &str, value: Val
 }
 
 /// `given` over `defaults`, object by object. A null counts as not given.
-fn merge(defaults: Value, given: Value) -> Value {
+pub fn merge(defaults: Value, given: Value) -> Value {
     match (defaults, given) {
         (Value::Object(mut defaults), Value::Object(given)) => {
             for (key, value) in given {
@@ -93,6 +94,12 @@ pub struct RopeScalingConfig {
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
+    attention_factor: Option<f64>,
+    mscale: Option<f64>,
+    mscale_all_dim: Option<f64>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+    truncate: Option<bool>,
     pub mrope_section: Option<[usize; 3]>,
     partial_rotary_factor: Option<f64>,
 }
@@ -107,7 +114,8 @@ impl RopeScalingConfig {
                 .ok_or_else(|| refused(format!("rope_scaling.{key} must be a positive number")))
         };
         match self.rope_type.as_deref().or(self.kind.as_deref()).unwrap_or("default") {
-            "default" | "mrope" => Ok(RopeScaling::None),
+            // What is dynamic changes nothing before max_position_embeddings, and sequences end there.
+            "default" | "mrope" | "dynamic" => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: need(self.factor, "factor")? }),
             "proportional" => Ok(RopeScaling::Proportional {
                 share: self.partial_rotary_factor.unwrap_or(1.0),
@@ -119,6 +127,17 @@ impl RopeScalingConfig {
                 high: need(self.high_freq_factor, "high_freq_factor")?,
                 context: need(self.original_max_position_embeddings, "original_max_position_embeddings")?,
             }),
+            "yarn" => {
+                require(self.truncate != Some(false), files, CONFIG, "rope_scaling.truncate must be true")?;
+                let factor = need(self.factor, "factor")?;
+                Ok(RopeScaling::Yarn {
+                    factor,
+                    fast: need(self.beta_fast.or(Some(32.0)), "beta_fast")?,
+                    slow: need(self.beta_slow.or(Some(1.0)), "beta_slow")?,
+                    context: need(self.original_max_position_embeddings, "original_max_position_embeddings")?,
+                    magnitude: need(self.attention_factor.or(Some(self.yarn_magnitude(factor))), "attention_factor")?,
+                })
+            }
             other => Err(refused(format!("rope_scaling.rope_type {other:?} is not supported"))),
         }
     }
@@ -134,6 +153,15 @@ impl RopeScalingConfig {
         let usable = share > 0.0 && share <= 1.0 && width > 0 && width.is_multiple_of(2);
         require(usable, files, CONFIG, "partial_rotary_factor must make an even number of elements of head_dim")?;
         Ok(RopeConfig { width, theta: self.rope_theta.unwrap_or(theta), scaling, sections: Vec::new() })
+    }
+
+    /// YaRN's `attention_factor` where it is not given.
+    fn yarn_magnitude(&self, factor: f64) -> f64 {
+        let of = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
+        match (self.mscale, self.mscale_all_dim) {
+            (Some(scale), Some(all)) if scale != 0.0 && all != 0.0 => of(scale) / of(all),
+            _ => of(1.0),
+        }
     }
 }
 

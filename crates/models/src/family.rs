@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::config::CONFIG;
 use crate::{
-    ModelError, Processor, SliceTable, gemma, gemma3, gemma3n, gemma4, idefics3, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, voxtral,
+    ModelError, Processor, SliceTable, gemma, gemma3, gemma3n, gemma4, idefics3, llama, llava, mistral3, qwen2_5_vl, qwen2_vl,
+    qwen3_5, qwen3_vl, voxtral,
 };
 
 /// Reads a family's processor.
@@ -38,6 +39,9 @@ pub static FAMILIES: &[Family] = &[
     gemma4::FAMILY,
     idefics3::FAMILY,
     idefics3::SMOLVLM,
+    llava::FAMILY,
+    llava::NEXT,
+    mistral3::FAMILY,
     qwen2_vl::FAMILY,
     qwen2_5_vl::FAMILY,
     qwen3_vl::FAMILY,
@@ -53,6 +57,8 @@ pub static FAMILIES: &[Family] = &[
     qwen3_vl::QWEN3_MOE,
     qwen3_5::TEXT,
     qwen3_5::TEXT_MOE,
+    llama::LLAMA,
+    llama::MISTRAL,
 ];
 
 /// A model ready to run.

@@ -1,4 +1,4 @@
-use nn::{Batch, Cache, CacheSpec, Decoder, MediaInput, Model, NnError, Pause, Tensor};
+use nn::{Batch, Cache, CacheSpec, Decoder, DecoderConfig, MediaInput, Model, NnError, Pause, Tensor, Weights};
 
 /// What a family makes rows of media with.
 pub trait Encode: Send {
@@ -9,7 +9,33 @@ pub trait Encode: Send {
     fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError>;
 }
 
-/// A decoder that takes rows of a tower in the places of token embeddings: the model of nearly every family.
+/// Where the parts of a checkpoint with a tower stand; transformers has other names for them since release 4.52.
+pub struct Layout {
+    pub tower: Weights,
+    pub projector: Weights,
+    /// Of the decoder's layers.
+    pub body: Weights,
+    /// Of its head.
+    pub top: Weights,
+}
+
+impl Layout {
+    pub fn of(w: &Weights) -> Self {
+        let towers = ["vision_tower.vision_model", "model.vision_tower.vision_model", "model.vision_tower", "vision_tower"];
+        Self {
+            tower: w.at_any(&towers),
+            projector: w.at_any(&["multi_modal_projector", "model.multi_modal_projector"]),
+            body: w.at_any(&["language_model.model", "model.language_model"]),
+            top: w.at_any(&["language_model", ""]),
+        }
+    }
+
+    pub fn decoder(&self, config: &DecoderConfig) -> Result<Decoder, NnError> {
+        Decoder::load(config, &self.body, &self.top)
+    }
+}
+
+/// A decoder that takes rows of a tower in the layout of token embeddings: the model of nearly every family.
 pub struct Joined<T> {
     pub tower: T,
     pub decoder: Decoder,

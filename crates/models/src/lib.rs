@@ -7,13 +7,16 @@
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
 //! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
-//! tower and a decoder as one model, `gemma` and `qwen` for those whole lines, `llama` for decoders, `siglip`, `whisper` and
-//! `conformer` for towers, `matformer` for tables of slices, `text_only` for members without a tower.
+//! tower and a decoder as one model, `llama` for the decoder that many have, `gemma` and `qwen` for those whole lines, `clip`, `siglip`,
+//! `whisper` and `conformer` for towers, `projection` for how their linear layers are stored, `features` for the choice of a tower's
+//! states, `matformer` for tables of slices, `text_only` for members without a tower.
 
+mod clip;
 mod config;
 mod conformer;
 mod error;
 mod family;
+mod features;
 mod gemma;
 mod gemma3;
 mod gemma3n;
@@ -21,7 +24,9 @@ mod gemma4;
 mod idefics3;
 mod joined;
 mod llama;
+mod llava;
 mod matformer;
+mod mistral3;
 mod pixels;
 mod processor;
 mod projection;

@@ -1,34 +1,102 @@
-//! Decoders of the Llama line (Touvron et al. 2023), which many families have as their language model.
+//! Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models", and its successors) and Mistral (Jiang et
+//! al. 2023, "Mistral 7B"): the plain decoder, alone, and the reading of its keys for the families that put a tower in front of it.
+//!
+//! Norms stand before attention and before the gated feed-forward part; key heads may be shared. Mistral's layers see no further
+//! than a window, if config.json says so. Reference: transformers, models/llama and models/mistral.
 
-use nn::{DecoderConfig, Files};
+use nn::{DecoderConfig, Files, Model, Weights};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::ModelError;
-use crate::config::{CONFIG, TextConfig, head, read_part, require};
+use crate::config::{CONFIG, TextConfig, head, merge, read_text, require};
+use crate::{Family, ModelError, text_only};
+
+pub const LLAMA: Family = Family {
+    name: "llama",
+    title: "Llama 2, Llama 3",
+    architectures: &["LlamaForCausalLM"],
+    modalities: &[],
+    slices: None,
+    processor: text_only::processor,
+    model,
+};
+
+pub const MISTRAL: Family = Family {
+    name: "mistral",
+    title: "Mistral",
+    architectures: &["MistralForCausalLM"],
+    modalities: &[],
+    slices: None,
+    processor: text_only::processor,
+    model,
+};
+
+fn model(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
+    text_only::model(&decoder_config(files, json!({}))?, w)
+}
+
+/// The class of a language model, as `model_type` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Class {
+    Llama,
+    Mistral,
+}
 
 /// What [`TextConfig`] does not have.
 #[derive(Debug, Deserialize)]
 struct Extra {
+    model_type: Class,
     tie_word_embeddings: bool,
     attention_bias: bool,
     mlp_bias: bool,
-    sliding_window: Option<usize>,
 }
 
-/// The decoder under a key of config.json, over the defaults of the family's class.
-pub fn decoder_config(files: &Files, key: &str, defaults: Value) -> Result<DecoderConfig, ModelError> {
-    let text: TextConfig = read_part(files, CONFIG, key, defaults)?;
-    let extra: Extra =
-        read_part(files, CONFIG, key, json!({"tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false}))?;
-    let refuse = |met, reason: &str| require(met, files, CONFIG, &format!("{key}.{reason}"));
-    refuse(!extra.attention_bias, "attention_bias is not supported")?;
-    refuse(!extra.mlp_bias, "mlp_bias is not supported")?;
-    refuse(extra.sliding_window != Some(0), "sliding_window must be positive")?;
-    refuse(text.intermediate_size > 0, "intermediate_size must be positive")?;
-    let mut decoder = text.decoder(files, head(extra.tie_word_embeddings))?;
-    for attention in decoder.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
-        attention.scores.window = extra.sliding_window;
+/// Reads the keys of a Llama or Mistral, which stand at the top of config.json or in `text_config`. `defaults` are what a family
+/// says where its config.json is silent: `model_type`, at least, where it may be.
+///
+/// # Errors
+/// The language model is of another class, or its keys make no sense.
+pub fn decoder_config(files: &Files, defaults: Value) -> Result<DecoderConfig, ModelError> {
+    let silent = json!({"tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false});
+    let extra: Extra = read_text(files, merge(silent, defaults.clone()))?;
+    let text: TextConfig = read_text(files, merge(extra.model_type.defaults(), defaults.clone()))?;
+    let whole: Value = files.required_json(CONFIG)?;
+    let tied = extra.tie_word_embeddings || whole["tie_word_embeddings"] == true;
+    require(!extra.attention_bias && !extra.mlp_bias, files, CONFIG, "attention_bias and mlp_bias are not supported")?;
+    require(text.intermediate_size > 0, files, CONFIG, "intermediate_size must be positive")?;
+    let mut decoder = text.decoder(files, head(tied))?;
+    if extra.model_type == Class::Mistral {
+        let window = window(files, &read_text(files, defaults)?)?;
+        for attention in decoder.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
+            attention.scores.window = window;
+        }
     }
     Ok(decoder)
+}
+
+/// Mistral's `sliding_window`: null is none, and what is absent has the default of the class.
+fn window(files: &Files, given: &Value) -> Result<Option<usize>, ModelError> {
+    const DEFAULT: usize = 4096;
+    let window = match given.get("sliding_window") {
+        None => Some(DEFAULT),
+        Some(Value::Null) => None,
+        Some(window) => Some(window.as_u64().unwrap_or(0) as usize),
+    };
+    require(window != Some(0), files, CONFIG, "sliding_window must be a positive number or null")?;
+    Ok(window)
+}
+
+impl Class {
+    fn defaults(self) -> Value {
+        let common = json!({
+            "vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_act": "silu",
+            "rms_norm_eps": 1e-6, "rope_theta": 1e4,
+        });
+        let own = match self {
+            Self::Llama => json!({"intermediate_size": 11008}),
+            Self::Mistral => json!({"intermediate_size": 14336, "num_key_value_heads": 8}),
+        };
+        merge(common, own)
+    }
 }

@@ -49,6 +49,7 @@ impl PixelDefaults {
 #[derive(Debug, Clone)]
 pub struct Pixels {
     table: [[f32; 256]; 3],
+    mean: [f32; 3],
     pub filter: Filter,
 }
 
@@ -81,7 +82,7 @@ impl Pixels {
             if config.do_normalize { (plain - config.image_mean[channel]) / config.image_std[channel] } else { plain }
         };
         let table = std::array::from_fn(|channel| std::array::from_fn(|level| value(channel, level)));
-        Ok(Self { table, filter: filter.unwrap_or(Filter::Bicubic) })
+        Ok(Self { table, mean: config.image_mean, filter: filter.unwrap_or(Filter::Bicubic) })
     }
 
     /// Pictures of one size as [n, 3, height, width].
@@ -94,6 +95,11 @@ impl Pixels {
             }
         }
         Array { shape: vec![images.len(), 3, height, width], data }
+    }
+
+    /// The levels that are the channels' means.
+    pub fn mean_colour(&self) -> [u8; 3] {
+        self.mean.map(|mean| (mean * 255.0) as u8)
     }
 
     /// The number that a level becomes.

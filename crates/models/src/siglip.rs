@@ -35,7 +35,8 @@ impl SiglipConfig {
         require(self.num_channels == 3, files, CONFIG, "vision_config.num_channels must be 3")
     }
 
-    fn vit(&self) -> VitConfig {
+    /// The blocks.
+    pub fn vit(&self) -> VitConfig {
         VitConfig {
             width: self.hidden_size,
             heads: self.num_attention_heads,
@@ -44,6 +45,7 @@ impl SiglipConfig {
             windowed: Vec::new(),
             tapped: Vec::new(),
             norm: NormConfig::Layer { eps: self.layer_norm_eps },
+            bias: Bias::Present,
             names: &SIGLIP_NAMES,
         }
     }

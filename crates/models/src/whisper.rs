@@ -5,7 +5,7 @@
 use media::Audio;
 use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrogram, Spectrum};
 use nn::{
-    Activation, Conv1d, Conv1dConfig, Device, Files, Mlp, NnError, Norm, NormConfig, Pause, Role, Tensor, Vit, VitConfig,
+    Activation, Bias, Conv1d, Conv1dConfig, Device, Files, Mlp, NnError, Norm, NormConfig, Pause, Role, Tensor, Vit, VitConfig,
     WHISPER_NAMES, Weights,
 };
 use serde::Deserialize;
@@ -137,6 +137,7 @@ impl WhisperConfig {
             windowed: Vec::new(),
             tapped: Vec::new(),
             norm: NORM,
+            bias: Bias::Except(&["self_attn.k_proj"]),
             names: &WHISPER_NAMES,
         }
     }

@@ -109,7 +109,7 @@ impl Checkpoint {
 
     /// Whether there is any tensor below this prefix.
     pub fn has_below(&self, prefix: &str) -> bool {
-        let below = format!("{prefix}.");
+        let below = if prefix.is_empty() { String::new() } else { format!("{prefix}.") };
         self.entries.range(below.clone()..).next().is_some_and(|(name, _)| name.starts_with(&below))
     }
 

@@ -57,6 +57,6 @@ pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
 pub use streams::{add_to_streams, mix_streams};
 pub use vit::{
     FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, WHISPER_NAMES,
-    average_pool, average_pool_by, patchify, pixel_shuffle,
+    average_pool, average_pool_by, join_squares, patchify, pixel_shuffle,
 };
 pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Slice, Weights};

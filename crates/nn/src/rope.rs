@@ -1,5 +1,7 @@
 //! Rotary position embedding (Su et al. 2021): pairs of elements are turned by angles that grow with the position.
 
+use std::f64::consts::TAU;
+
 use candle_core::{Device, Tensor};
 use kernels::rope::{Pairing, Rotation};
 
@@ -26,6 +28,20 @@ pub enum RopeScaling {
         high: f64,
         /// Tokens of the old context.
         context: f64,
+    },
+    /// The same, blended by the number of a frequency instead of its wavelength, and all cosines and sines grown (YaRN; Peng et
+    /// al. 2023, arXiv:2309.00071).
+    Yarn {
+        /// How many times longer the context became.
+        factor: f64,
+        /// Frequencies that turn more often than this in the old context are kept (`beta_fast`).
+        fast: f64,
+        /// Frequencies that turn less often than this in the old context are low (`beta_slow`).
+        slow: f64,
+        /// Tokens of the old context.
+        context: f64,
+        /// What cosines and sines are multiplied by (`attention_factor`).
+        magnitude: f64,
     },
     /// The first of the pairs keep their frequencies, the others stand still.
     Proportional {
@@ -54,6 +70,7 @@ pub struct RopeConfig {
 pub struct Rope {
     frequencies: Vec<f32>, // [half]
     axes: Vec<usize>,      // [half]
+    magnitude: f32,
     pairing: Pairing,
 }
 
@@ -69,16 +86,11 @@ impl Rope {
     /// Works out the frequencies of the pairs (i, i + half).
     pub fn new(config: &RopeConfig) -> Self {
         let half = config.width / 2;
-        let plain = |i: usize| config.theta.powf(-(2.0 * i as f64) / config.width as f64);
-        let turned = match config.scaling {
-            RopeScaling::Proportional { share, .. } => (share * half as f64) as usize,
-            _ => half,
-        };
-        let frequency = |i: usize| if i < turned { scaled(plain(i), config.scaling) as f32 } else { 0.0 };
-        let frequencies = (0..half).map(frequency).collect();
+        let frequencies = (0..half).map(|i| config.frequency(i) as f32).collect();
         let mut axes: Vec<usize> = config.sections.iter().flat_map(|&(axis, pairs)| vec![axis; pairs]).collect();
         axes.resize(half, 0);
-        Self { frequencies, axes, pairing: Pairing::Halves }
+        let magnitude = if let RopeScaling::Yarn { magnitude, .. } = config.scaling { magnitude as f32 } else { 1.0 };
+        Self { frequencies, axes, magnitude, pairing: Pairing::Halves }
     }
 
     /// Frequencies of the pairs that two axes share in a picture: the first half turns by row, the second by column.
@@ -86,7 +98,19 @@ impl Rope {
         let quarter = width / 4;
         let frequency = |i: usize| theta.powf(-(2.0 * i as f64) / (width / 2) as f64) as f32;
         let frequencies: Vec<f32> = (0..quarter).map(frequency).collect();
-        Self { frequencies: frequencies.repeat(2), axes: [vec![1; quarter], vec![2; quarter]].concat(), pairing: Pairing::Halves }
+        Self {
+            frequencies: frequencies.repeat(2),
+            axes: [vec![1; quarter], vec![2; quarter]].concat(),
+            magnitude: 1.0,
+            pairing: Pairing::Halves,
+        }
+    }
+
+    /// The same with a head's frequencies dealt out to rows and columns by turns.
+    pub fn rows_and_columns_by_turns(width: usize, theta: f64) -> Self {
+        let frequency = |i: usize| theta.powf(-(2.0 * i as f64) / width as f64) as f32;
+        let frequencies = (0..width / 2).step_by(2).chain((1..width / 2).step_by(2)).map(frequency).collect();
+        Self { frequencies, ..Self::rows_and_columns(width, theta) }
     }
 
     /// The same, where each axis has half of the head to itself: pairs (i, i + width / 4) in both halves.
@@ -102,19 +126,33 @@ impl Rope {
         let shape = (positions.len(), self.frequencies.len());
         let turns = self.frequencies.iter().zip(&self.axes);
         let angles: Vec<f32> = positions.iter().flat_map(|p| turns.clone().map(|(f, &axis)| f * p[axis] as f32)).collect();
-        let of = |function: fn(f32) -> f32| Tensor::from_vec(angles.iter().map(|&a| function(a)).collect(), shape, device);
+        let grown = |function: fn(f32) -> f32| angles.iter().map(|&a| function(a) * self.magnitude).collect();
+        let of = |function: fn(f32) -> f32| Tensor::from_vec(grown(function), shape, device);
         Ok(RopeTable { cos: of(f32::cos)?, sin: of(f32::sin)?, pairing: self.pairing })
     }
 }
 
-fn scaled(frequency: f64, scaling: RopeScaling) -> f64 {
-    match scaling {
-        RopeScaling::None => frequency,
-        RopeScaling::Linear { factor } | RopeScaling::Proportional { factor, .. } => frequency / factor,
-        RopeScaling::Llama3 { factor, low, high, context } => {
-            let wavelength = 2.0 * std::f64::consts::PI / frequency;
-            let kept = ((context / wavelength - low) / (high - low)).clamp(0.0, 1.0);
-            (1.0 - kept) * frequency / factor + kept * frequency
+impl RopeConfig {
+    /// Of pair `i`, in radians per position.
+    fn frequency(&self, i: usize) -> f64 {
+        let plain = self.theta.powf(-(2.0 * i as f64) / self.width as f64);
+        let blended = |kept: f64, factor: f64| (1.0 - kept) * plain / factor + kept * plain;
+        match self.scaling {
+            RopeScaling::None => plain,
+            RopeScaling::Linear { factor } => plain / factor,
+            RopeScaling::Proportional { share, .. } if i >= (share * (self.width / 2) as f64) as usize => 0.0,
+            RopeScaling::Proportional { factor, .. } => plain / factor,
+            RopeScaling::Llama3 { factor, low, high, context } => {
+                blended(((context * plain / TAU - low) / (high - low)).clamp(0.0, 1.0), factor)
+            }
+            RopeScaling::Yarn { factor, fast, slow, context, .. } => {
+                // The pair that turns so often in the old context, as a number that need not be whole.
+                let pair = |turns: f64| self.width as f64 * (context / (turns * TAU)).ln() / (2.0 * self.theta.ln());
+                let first = pair(fast).floor().max(0.0);
+                let last = pair(slow).ceil().min(self.width as f64 - 1.0);
+                let last = if last == first { first + 0.001 } else { last };
+                blended(1.0 - ((i as f64 - first) / (last - first)).clamp(0.0, 1.0), factor)
+            }
         }
     }
 }
@@ -266,16 +304,36 @@ mod tests {
         assert_eq!(rope.frequencies, [0.5, 0.25, 0.0, 0.0]);
     }
 
+    /// Numbers of transformers, modeling_rope_utils.py.
     #[test]
-    fn scaling_keeps_high_frequencies_and_divides_low_ones() {
+    fn frequencies_are_scaled() {
         let llama3 = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, context: 8192.0 };
-        for (frequency, scaling, expected) in [
-            (0.5, RopeScaling::Linear { factor: 4.0 }, 0.125),
-            (0.5, llama3, 0.5),
-            (1e-5, llama3, 1.25e-6),
-            (0.5, RopeScaling::None, 0.5),
+        let yarn = RopeScaling::Yarn { factor: 4.0, fast: 32.0, slow: 1.0, context: 512.0, magnitude: 1.1 };
+        let cases: [(RopeScaling, [f64; 8]); 4] = [
+            (RopeScaling::None, [1.0, 0.316_227_8, 0.1, 0.031_622_78, 0.01, 3.162_278e-3, 1e-3, 3.162_278e-4]),
+            (
+                RopeScaling::Linear { factor: 4.0 },
+                [0.25, 0.079_056_94, 0.025, 7.905_695e-3, 2.5e-3, 7.905_695e-4, 2.5e-4, 7.905_695e-5],
+            ),
+            (llama3, [1.0, 0.316_227_8, 0.1, 0.031_622_78, 0.01, 3.162_278e-3, 2.136_076e-4, 3.952_847e-5]),
+            (yarn, [1.0, 0.256_935_1, 0.0625, 0.013_834_97, 2.5e-3, 7.905_695e-4, 2.5e-4, 7.905_695e-5]),
+        ];
+        for (scaling, expected) in cases {
+            let config = RopeConfig { width: 16, theta: 10_000.0, scaling, sections: Vec::new() };
+            for (i, expected) in expected.into_iter().enumerate() {
+                let found = config.frequency(i);
+                assert!((found / expected - 1.0).abs() < 1e-5, "{scaling:?}, pair {i}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_and_columns_share_frequencies() {
+        for (rope, expected) in [
+            (Rope::rows_and_columns(8, 16.0), [1.0, 0.25, 1.0, 0.25]),
+            (Rope::rows_and_columns_by_turns(8, 16.0), [1.0, 0.25, 0.5, 0.125]),
         ] {
-            assert!((scaled(frequency, scaling) - expected).abs() < 1e-12);
+            assert_eq!((rope.frequencies, rope.axes), (expected.to_vec(), vec![1, 1, 2, 2]));
         }
     }
 }

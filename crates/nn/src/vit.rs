@@ -31,6 +31,8 @@ pub struct VitConfig {
     pub tapped: Vec<usize>,
     /// Norms of the blocks.
     pub norm: NormConfig,
+    /// Of every matrix of the blocks.
+    pub bias: Bias,
     /// Names in the checkpoint.
     pub names: &'static VitNames,
 }
@@ -62,7 +64,6 @@ pub struct VitNames {
     pub norm1: &'static str,
     /// One fused matrix, or q, k and v.
     pub qkv: &'static [&'static str],
-    pub qkv_bias: Bias,
     pub out: &'static str,
     pub norm2: &'static str,
     /// One matrix, or gate and values.
@@ -75,18 +76,16 @@ pub const SIGLIP_NAMES: VitNames = VitNames {
     layers: "encoder.layers",
     norm1: "layer_norm1",
     qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    qkv_bias: Bias::Present,
     out: "self_attn.out_proj",
     norm2: "layer_norm2",
     up: &["mlp.fc1"],
     down: "mlp.fc2",
 };
 
-/// Whisper.
+/// Whisper, whose keys have no bias.
 pub const WHISPER_NAMES: VitNames = VitNames {
     layers: "layers",
     norm1: "self_attn_layer_norm",
-    qkv_bias: Bias::Except(&["self_attn.k_proj"]),
     norm2: "final_layer_norm",
     up: &["fc1"],
     down: "fc2",
@@ -98,7 +97,6 @@ pub const FUSED_NAMES: VitNames = VitNames {
     layers: "blocks",
     norm1: "norm1",
     qkv: &["attn.qkv"],
-    qkv_bias: Bias::Present,
     out: "attn.proj",
     norm2: "norm2",
     up: &["mlp.fc1"],
@@ -248,18 +246,18 @@ impl Mlp {
 
 impl Block {
     fn load(config: &VitConfig, number: usize, w: &Weights) -> Result<Self, NnError> {
-        let VitConfig { width, names, mlp, .. } = *config;
+        let VitConfig { width, names, mlp, bias, .. } = *config;
         let (Mlp::Plain { inner, .. } | Mlp::Gated { inner, .. }) = mlp;
         let parts = |names: &[&'static str], outputs| names.iter().map(|name| (*name, outputs)).collect::<Vec<_>>();
         Ok(Self {
             norm1: w.norm(names.norm1, width, config.norm)?,
-            qkv: w.stacked(&parts(names.qkv, 3 * width / names.qkv.len()), width, names.qkv_bias)?,
+            qkv: w.stacked(&parts(names.qkv, 3 * width / names.qkv.len()), width, bias)?,
             reach: if config.windowed.contains(&number) { Reach::Window } else { Reach::Segment },
-            out: w.linear(names.out, width, width, Bias::Present)?,
+            out: w.linear(names.out, width, width, bias)?,
             norm2: w.norm(names.norm2, width, config.norm)?,
-            up: w.stacked(&parts(names.up, inner), width, Bias::Present)?,
+            up: w.stacked(&parts(names.up, inner), width, bias)?,
             mlp,
-            down: w.linear(names.down, inner, width, Bias::Present)?,
+            down: w.linear(names.down, inner, width, bias)?,
             after: if config.tapped.contains(&number) { After::Tapped } else { After::Passed },
         })
     }
@@ -286,9 +284,19 @@ pub fn patchify(pixels: &Tensor, patch: usize) -> Result<Tensor, NnError> {
 pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor, NnError> {
     let (n, tokens, width) = x.dims3()?;
     let side = tokens.isqrt();
-    let small = side / factor;
-    let squares = x.reshape(&[n, small, factor, small, factor, width])?.permute([0, 1, 3, 2, 4, 5])?;
-    Ok(squares.reshape((n, small * small, width * factor * factor))?)
+    join_squares(&x.flatten_to(1)?, side, factor)?.reshape((n, tokens / factor.pow(2), width * factor.pow(2))).map_err(Into::into)
+}
+
+/// The same for tokens in any number of rows of `columns` each: [rows * columns, width] → [rows * columns / factor²,
+/// width * factor²].
+///
+/// # Errors
+/// The sides do not divide, or the device failed.
+pub fn join_squares(x: &Tensor, columns: usize, factor: usize) -> Result<Tensor, NnError> {
+    let (tokens, width) = x.dims2()?;
+    let (down, across) = (tokens / columns / factor, columns / factor);
+    let squares = x.reshape(&[down, factor, across, factor, width])?.permute([0, 2, 1, 3, 4])?;
+    Ok(squares.reshape((down * across, width * factor.pow(2)))?)
 }
 
 /// Averages squares of tokens: [n, side * side, width] → [n, small * small, width].

@@ -148,7 +148,8 @@ impl Weights {
         Self { prefix: self.full(&name.to_string()), ..self.clone() }
     }
 
-    /// The first of several places that exists: the names of one thing in different releases. Without any, the first.
+    /// The first of several places that exists: the names of one thing in different releases. Without any, the first. An empty
+    /// name is this place.
     pub fn at_any(&self, names: &[&str]) -> Self {
         let found = names.iter().find(|name| self.checkpoint.has_below(&self.full(name)));
         self.at(found.or(names.first()).copied().unwrap_or_default())
@@ -442,7 +443,11 @@ impl Weights {
     }
 
     fn full(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+        match (self.prefix.as_str(), name) {
+            ("", name) => name.to_string(),
+            (prefix, "") => prefix.to_string(),
+            (prefix, name) => format!("{prefix}.{name}"),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Text ⇄ tokens.
 //!
-//! Knows: `tokenizer.json` ([`Tokenizer`]) and what becomes one ([`from_tekken`]), chat templates ([`ChatTemplate`]), how a user's words are kept from becoming
+//! Knows: `tokenizer.json` ([`Tokenizer`]), chat templates ([`ChatTemplate`]), how a user's words are kept from becoming
 //! control tokens ([`Guard`]), which tokens may come next in an answer of a given form ([`Grammars`]), and how generated tokens
 //! become words again ([`Detokenizer`], [`StopMatcher`]).
 //!
@@ -24,7 +24,6 @@ pub use error::TextError;
 pub use grammar::{Grammar, Grammars, Guide};
 pub use guard::{BREAK, Guard, without_breaks};
 pub use stop::StopMatcher;
-pub use tekken::{TEKKEN, from_tekken};
 pub use template::{ChatTemplate, Conversation};
 pub use template_files::{TemplateFile, TemplateFiles};
 pub use tokenizer::{Encoded, Piece, Tokenizer};

@@ -13,6 +13,9 @@ const SOURCE_BYTES_MAX: usize = 1 << 20;
 const PROMPT_BYTES_MAX: usize = 16 << 20;
 /// Instructions that one rendering may execute.
 const FUEL: u64 = 5_000_000;
+/// The template for conversations without tools, and the one for those with some.
+const CHAT: &str = "chat";
+const TOOL_USE: &str = "tool_use";
 /// Names that `chat_template_kwargs` cannot replace.
 const OWN_VARIABLES: [&str; 7] =
     ["messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "unk_token", "pad_token"];
@@ -44,9 +47,6 @@ impl ChatTemplate {
     /// Compiles a template.
     pub fn new(file: TemplateFile) -> Result<Self, TextError> {
         let refused = |reason: String| TextError::Template { file: file.name.clone(), reason };
-        if file.source.len() > SOURCE_BYTES_MAX {
-            return Err(refused(format!("the template has {} bytes; at most {SOURCE_BYTES_MAX} are allowed", file.source.len())));
-        }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| refused(e.to_string()))?);
@@ -54,10 +54,18 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
-        let (dialect, thinking) = (Dialect::of_template(&file.source), Thinking::of_template(&file.source));
-        let takes_tools = file.source.contains("tools");
-        let compiled = environment.add_template_owned("chat", file.source);
-        compiled.map_err(|e| refused(format!("the chat template does not parse: {}", one_line(&e))))?;
+        let tool_use = file.tool_use.unwrap_or_else(|| file.source.clone());
+        let (dialect, thinking) = (Dialect::of_template(&tool_use), Thinking::of_template(&file.source));
+        let takes_tools = tool_use.contains("tools");
+        let mut compile = |name, source: String| {
+            if source.len() > SOURCE_BYTES_MAX {
+                return Err(refused(format!("the template has {} bytes; at most {SOURCE_BYTES_MAX} are allowed", source.len())));
+            }
+            let compiled = environment.add_template_owned(name, source);
+            compiled.map_err(|e| refused(format!("the chat template does not parse: {}", one_line(&e))))
+        };
+        compile(TOOL_USE, tool_use)?;
+        compile(CHAT, file.source)?;
         Ok(Self { environment, tokens: file.tokens, source: file.name, dialect, thinking, takes_tools })
     }
 
@@ -106,7 +114,8 @@ impl ChatTemplate {
         let strftime = Jinja::from_function(move |format: &str| strftime(now, format));
         let variables = context! { date_string => date, strftime_now => strftime, ..Jinja::from(Serde(&variables)) };
         let refused = |e: Error| TextError::Render(one_line(&e));
-        let template = self.environment.get_template("chat").map_err(refused)?;
+        let name = if chat.tools.is_empty() { CHAT } else { TOOL_USE };
+        let template = self.environment.get_template(name).map_err(refused)?;
         let prompt = template.render(variables).map_err(refused)?;
         if prompt.len() > PROMPT_BYTES_MAX {
             return Err(TextError::Render(format!("it wrote more than {PROMPT_BYTES_MAX} bytes")));
@@ -163,7 +172,7 @@ mod tests {
 
     fn render(source: &str, messages: Value) -> Result<String, TextError> {
         let tokens = [("bos_token".to_string(), json!("<s>"))].into_iter().collect();
-        let file = TemplateFile { name: "test.jinja".into(), source: source.into(), tokens };
+        let file = TemplateFile { name: "test.jinja".into(), source: source.into(), tokens, ..TemplateFile::default() };
         let chat = Conversation {
             messages: messages.as_array().cloned().unwrap_or_default(),
             kwargs: json!({"messages": "shadow", "extra": "<s>"}).as_object().cloned().unwrap_or_default(),
@@ -194,6 +203,17 @@ mod tests {
             let prompt = render(source, messages).unwrap_or_else(|e| panic!("{source}: {e}"));
             assert_eq!(prompt.replace(BREAK, "·"), expected, "{source}");
             assert_eq!(without_breaks(&prompt), expected.replace('·', ""));
+        }
+    }
+
+    #[test]
+    fn tools_may_have_a_template_of_their_own() {
+        let tool_use = Some("{{ tools | length }} tools".into());
+        let file = TemplateFile { source: "no tools".into(), tool_use, ..TemplateFile::default() };
+        let template = ChatTemplate::new(file).unwrap_or_else(|e| panic!("{e}"));
+        for (tools, expected) in [(vec![], "no tools"), (vec![json!({}), json!({})], "2 tools")] {
+            let chat = Conversation { tools, ..Conversation::default() };
+            assert_eq!(template.render(&chat, &Guard::new([])).unwrap_or_else(|e| panic!("{e}")), expected);
         }
     }
 

@@ -11,6 +11,8 @@ pub struct TemplateFile {
     pub name: String,
     /// Jinja source.
     pub source: String,
+    /// Jinja source for conversations with tools, where it is another one.
+    pub tool_use: Option<String>,
     /// `bos_token`, `eos_token`, `unk_token`, `pad_token` as far as known.
     pub tokens: Map<String, Value>,
 }
@@ -57,7 +59,10 @@ impl TemplateFiles {
             None => Map::new(),
         };
         if let Some((name, source)) = &self.jinja_explicit {
-            return Ok(TemplateFile { name: name.clone(), source: source.clone(), tokens });
+            return match name.ends_with(".jinja") {
+                true => Ok(TemplateFile::bare(name, source, tokens)),
+                false => Err(TextError::Template { file: name.clone(), reason: "an explicit template is a .jinja file".into() }),
+            };
         }
         if let Some((name, text)) = &self.chat_template {
             return from_flag(name, text, tokens);
@@ -65,32 +70,35 @@ impl TemplateFiles {
         let json = [&self.processor_config, &self.tokenizer_config, &self.chat_template_json];
         let mut found = Vec::with_capacity(3);
         for (name, text) in json.into_iter().flatten() {
-            found.push((name, template_in(name, &object(name, text)?)?));
+            found.push((name, template_in(name, &object(name, text)?, &tokens)?));
         }
         let in_json = |wanted: &Option<(String, String)>| {
             let name = wanted.as_ref().map(|(name, _)| name)?;
-            let (_, source) = found.iter().find(|(n, _)| *n == name)?;
-            source.clone().map(|source| (name.clone(), source))
+            found.iter().find(|(n, _)| *n == name)?.1.clone()
         };
-        let chosen = in_json(&self.processor_config)
-            .or_else(|| self.chat_template_jinja.clone())
+        in_json(&self.processor_config)
+            .or_else(|| self.chat_template_jinja.as_ref().map(|(name, source)| TemplateFile::bare(name, source, tokens.clone())))
             .or_else(|| in_json(&self.tokenizer_config))
             .or_else(|| in_json(&self.chat_template_json))
-            .or_else(|| self.of_family.map(|source| ("the template of this family".into(), source.into())));
-        let (name, source) = chosen.ok_or(TextError::NoTemplate)?;
-        Ok(TemplateFile { name, source, tokens })
+            .or_else(|| self.of_family.map(|source| TemplateFile::bare("the template of this family", source, tokens)))
+            .ok_or(TextError::NoTemplate)
+    }
+}
+
+impl TemplateFile {
+    fn bare(name: &str, source: &str, tokens: Map<String, Value>) -> Self {
+        Self { name: name.to_string(), source: source.to_string(), tool_use: None, tokens }
     }
 }
 
 fn from_flag(name: &str, text: &str, mut tokens: Map<String, Value>) -> Result<TemplateFile, TextError> {
     let refused = |reason: &str| TextError::Template { file: name.to_string(), reason: reason.to_string() };
     match name.rsplit_once('.').map(|(_, extension)| extension) {
-        Some("jinja") => Ok(TemplateFile { name: name.to_string(), source: text.to_string(), tokens }),
+        Some("jinja") => Ok(TemplateFile::bare(name, text, tokens)),
         Some("json") => {
             let config = object(name, text)?;
             tokens.extend(special_tokens(&config));
-            let source = template_in(name, &config)?.ok_or_else(|| refused("has no \"chat_template\""))?;
-            Ok(TemplateFile { name: name.to_string(), source, tokens })
+            template_in(name, &config, &tokens)?.ok_or_else(|| refused("has no \"chat_template\""))
         }
         _ => Err(refused("a chat template is a .jinja file or a .json file with the key \"chat_template\"")),
     }
@@ -105,15 +113,18 @@ fn object(name: &str, text: &str) -> Result<Map<String, Value>, TextError> {
     }
 }
 
-/// `chat_template` of a config object: a string, or named templates of which `default` is taken.
-fn template_in(name: &str, config: &Map<String, Value>) -> Result<Option<String>, TextError> {
+/// `chat_template` of a config object: a string, or named templates of which `default` is taken, and `tool_use` where there are
+/// tools.
+fn template_in(name: &str, config: &Map<String, Value>, tokens: &Map<String, Value>) -> Result<Option<TemplateFile>, TextError> {
     let refused = |reason: &str| TextError::Template { file: name.to_string(), reason: reason.to_string() };
     match config.get("chat_template") {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(source)) => Ok(Some(source.clone())),
-        Some(Value::Array(named)) => {
-            let default = named.iter().find(|t| t["name"] == "default").and_then(|t| t["template"].as_str());
-            default.map(|s| Some(s.to_string())).ok_or_else(|| refused("\"chat_template\" lists no template named \"default\""))
+        Some(Value::String(source)) => Ok(Some(TemplateFile::bare(name, source, tokens.clone()))),
+        Some(Value::Array(all)) => {
+            let named = |name: &str| all.iter().find(|t| t["name"] == name).and_then(|t| t["template"].as_str());
+            let default = named("default").ok_or_else(|| refused("\"chat_template\" lists no template named \"default\""))?;
+            let tool_use = named("tool_use").map(str::to_string);
+            Ok(Some(TemplateFile { tool_use, ..TemplateFile::bare(name, default, tokens.clone()) }))
         }
         Some(_) => Err(refused("\"chat_template\" is neither a string nor a list of named templates")),
     }
@@ -161,6 +172,7 @@ mod tests {
         for (expected, remove) in steps {
             let chosen = files.choose().unwrap_or_else(|e| panic!("{expected}: {e}"));
             assert_eq!(chosen.source, expected);
+            assert_eq!(chosen.tool_use.as_deref(), (expected == "5").then_some("x"));
             assert_eq!(chosen.tokens.get("bos_token").is_some(), files.tokenizer_config.is_some());
             assert_eq!(chosen.tokens.get("eos_token").is_some(), expected == "2");
             remove(&mut files);
@@ -183,5 +195,7 @@ mod tests {
             let message = files.choose().expect_err(text).to_string();
             assert!(message.contains(expected) && message.starts_with(name), "{message}");
         }
+        let explicit = TemplateFiles { jinja_explicit: file("a.json", "{}"), ..TemplateFiles::default() };
+        assert_eq!(explicit.choose().expect_err("a.json").to_string(), "a.json: an explicit template is a .jinja file");
     }
 }

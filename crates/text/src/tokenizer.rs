@@ -3,7 +3,7 @@ use std::sync::OnceLock;
 
 use tokenizers::{Model, OffsetType, PreTokenizer};
 
-use crate::{BREAK, Guard, TextError};
+use crate::{BREAK, Guard, TextError, tekken};
 
 /// A stretch of a prompt on its way to the tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Encoded {
     pub slots: Vec<Range<usize>>,
 }
 
-/// A Hugging Face `tokenizer.json`, with the guard for its special tokens.
+/// A Hugging Face `tokenizer.json` or a Mistral `tekken.json`, with the guard for its special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     guard: Guard,
@@ -39,11 +39,19 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`. `markers` are the strings by which the family's chat template marks media: together with
-    /// the special tokens they are what a user's text must not be able to write.
+    /// Files in which a tokenizer may be, the one that wins first.
+    pub const FILES: [&str; 2] = ["tokenizer.json", tekken::FILE];
+
+    /// Reads a file, as `tekken.json` if that is the end of its name. `markers` are the strings by which the family's chat template
+    /// marks media: together with the special tokens they are what a user's text must not be able to write.
     pub fn new(file: &str, json: &[u8], markers: &[&str]) -> Result<Self, TextError> {
         let refused = |reason: String| TextError::Tokenizer { file: file.to_string(), reason };
-        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| refused(e.to_string()))?;
+        let inner = if file.ends_with(tekken::FILE) {
+            tokenizers::Tokenizer::from_bytes(tekken::tokenizer_json(json).map_err(refused)?)
+        } else {
+            tokenizers::Tokenizer::from_bytes(json)
+        };
+        let inner = inner.map_err(|e| refused(e.to_string()))?;
         let added = inner.get_added_vocabulary().get_added_tokens_decoder();
         let special = added.values().filter(|t| t.special).map(|t| t.content.clone());
         let guard = Guard::new(special.chain(markers.iter().map(|m| m.to_string())));

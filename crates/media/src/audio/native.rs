@@ -1,6 +1,6 @@
 //! Formats that are decoded here, by the crate `symphonia`.
 
-use std::io::Cursor;
+use std::io::{Cursor, ErrorKind};
 use std::sync::Arc;
 
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
@@ -68,8 +68,11 @@ pub fn decode(bytes: Arc<[u8]>, format: &'static str, mut collector: Collector) 
         let packet = match reader.next_packet() {
             Ok(Some(packet)) if packet.track_id == track => packet,
             Ok(Some(_)) => continue,
-            Ok(None) | Err(Error::ResetRequired) => break,
-            Err(_) if good > 0 => break,
+            Ok(None) => break,
+            // The file ends in the middle of a packet.
+            Err(Error::IoError(e)) if e.kind() == ErrorKind::UnexpectedEof && good > 0 => break,
+            // Another stream begins behind this one.
+            Err(Error::ResetRequired) => return Ok(Decoded::Unsupported),
             Err(_) => return Err(damaged),
         };
         match decoder.decode(&packet) {

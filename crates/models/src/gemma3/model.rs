@@ -1,8 +1,8 @@
-use nn::{Decoder, Files, Linear, MediaInput, Model, NnError, Norm, NormConfig, Pause, Role, Tensor, Weights, average_pool};
+use nn::{Files, Linear, MediaInput, Model, NnError, Norm, NormConfig, Pause, Role, Tensor, Weights, average_pool};
 
 use super::config::Config;
 use crate::gemma::{Line, decoder};
-use crate::joined::{Encode, Joined};
+use crate::joined::{Encode, Joined, Layout};
 use crate::siglip::Siglip;
 use crate::{ModelError, text_only};
 
@@ -17,14 +17,8 @@ struct Tower {
 pub fn load(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
     let config = Config::read(files)?;
     let decoder = decoder(Line::Gemma3, files)?;
-    Ok(Box::new(Joined {
-        tower: Tower::load(&config, decoder.hidden, w)?,
-        decoder: Decoder::load(
-            &decoder,
-            &w.at_any(&["language_model.model", "model.language_model"]),
-            &w.at_any(&["language_model", ""]),
-        )?,
-    }))
+    let layout = Layout::of(w);
+    Ok(Box::new(Joined { tower: Tower::load(&config, decoder.hidden, &layout)?, decoder: layout.decoder(&decoder)? }))
 }
 
 pub fn load_text(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelError> {
@@ -32,14 +26,13 @@ pub fn load_text(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelErro
 }
 
 impl Tower {
-    fn load(config: &Config, hidden: usize, w: &Weights) -> Result<Self, NnError> {
+    fn load(config: &Config, hidden: usize, layout: &Layout) -> Result<Self, NnError> {
         let v = &config.vision_config;
-        let projector = w.role(Role::Encoder).at_any(&["multi_modal_projector", "model.multi_modal_projector"]);
-        let tower = w.at_any(&["vision_tower.vision_model", "model.vision_tower.vision_model", "model.vision_tower"]);
+        let (tower, projector) = (&layout.tower, layout.projector.role(Role::Encoder));
         tower.skip("head.");
         let projection = projector.tensor("mm_input_projection_weight", &[v.hidden_size, hidden])?;
         Ok(Self {
-            siglip: Siglip::load(v, &tower)?,
+            siglip: Siglip::load(v, tower)?,
             pooled_norm: projector.norm("mm_soft_emb_norm", v.hidden_size, NormConfig::RmsPlusOne { eps: v.layer_norm_eps })?,
             projection: projector.linear_of(projection.t()?.contiguous()?, None)?,
             tokens_per_side: config.tokens_per_side(),

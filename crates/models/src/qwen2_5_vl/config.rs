@@ -1,4 +1,4 @@
-use nn::{Activation, FUSED_GATED_NAMES, Files, Mlp, NormConfig, VitConfig};
+use nn::{Activation, Bias, FUSED_GATED_NAMES, Files, Mlp, NormConfig, VitConfig};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -51,6 +51,7 @@ impl VisionConfig {
                 windowed: (0..self.depth).filter(|block| !self.fullatt_block_indexes.contains(block)).collect(),
                 tapped: Vec::new(),
                 norm: NormConfig::Rms { eps: 1e-6 },
+                bias: Bias::Present,
                 names: &FUSED_GATED_NAMES,
             },
             patch: [self.in_channels.or(self.in_chans).unwrap_or(3), self.temporal_patch_size, self.patch_size, self.patch_size],

@@ -1,4 +1,4 @@
-use nn::{Activation, DecoderConfig, FUSED_LINEAR_NAMES, Files, Mlp, NormConfig, VitConfig};
+use nn::{Activation, Bias, DecoderConfig, FUSED_LINEAR_NAMES, Files, Mlp, NormConfig, VitConfig};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -82,6 +82,7 @@ impl VisionConfig {
                 windowed: Vec::new(),
                 tapped: self.deepstack_visual_indexes.clone(),
                 norm: NormConfig::Layer { eps: 1e-6 },
+                bias: Bias::Present,
                 names: &FUSED_LINEAR_NAMES,
             },
             patch: [self.in_channels, self.temporal_patch_size, self.patch_size, self.patch_size],

@@ -49,9 +49,9 @@ impl Config {
 
     pub fn decoder(files: &Files) -> Result<DecoderConfig, ModelError> {
         let defaults = json!({
-            "vocab_size": 131072, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 30, "num_attention_heads": 32,
+            "model_type": "llama", "vocab_size": 131072, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 30, "num_attention_heads": 32,
             "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 1e8,
         });
-        llama::decoder_config(files, "text_config", defaults)
+        llama::decoder_config(files, defaults)
     }
 }

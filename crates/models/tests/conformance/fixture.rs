@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fixtures::{arrays, root};
+use fixtures::{Array as Reference, arrays, root};
 use media::{AudioOptions, Interest, Limits, Video, VideoOptions, decode_audio, decode_image};
 use mistralrs_models::{Family, Loaded, Media, Processed, Processor, assemble, load};
-use nn::{Files, LoadSettings, Prompt, Slice};
+use nn::{Array, Files, LoadSettings, Prompt, Slice};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use text::{ChatTemplate, Conversation, TemplateFiles, Tokenizer, without_breaks};
@@ -43,7 +43,7 @@ pub struct Case {
     pub name: String,
     pub request: Value,
     pub expected: Expected,
-    pub arrays: BTreeMap<String, Vec<f32>>,
+    pub arrays: BTreeMap<String, Reference>,
 }
 
 /// A request on its way to the model.
@@ -123,16 +123,35 @@ pub fn slice(files: &Files, cases: &[Case]) -> Option<Slice> {
     Some(family.slice(table, kwargs["matformer_slice_name"].as_str()?).unwrap())
 }
 
-/// The arrays without the rows that their masks leave out: the reference makes the sounds of a prompt equally long.
-fn without_padding(mut arrays: BTreeMap<String, Vec<f32>>) -> BTreeMap<String, Vec<f32>> {
-    let masks: Vec<(String, Vec<f32>)> =
-        arrays.iter().filter_map(|(name, mask)| Some((name.strip_suffix("_features_mask")?.to_string(), mask.clone()))).collect();
-    for (name, mask) in masks {
-        let Some(features) = arrays.get_mut(&format!("{name}_features")) else { continue };
-        let rows = features.chunks_exact(features.len() / mask.len()).zip(&mask);
-        *features = rows.filter(|(_, kept)| **kept != 0.0).flat_map(|(row, _)| row.to_vec()).collect();
+impl Case {
+    /// What an array of the reference's processor has for each item of a prompt. Where items are a batch of different shapes, the
+    /// reference pads them with zeros.
+    pub fn of_items(&self, name: &str, items: &[&Array]) -> Result<Vec<Vec<f32>>, String> {
+        let reference = self.arrays.get(name).ok_or(format!("the reference has no array {name}"))?;
+        let mut rest = reference.as_slice();
+        if rest.len() == items.iter().map(|item| item.data.len()).sum::<usize>() {
+            return Ok(items.iter().map(|item| rest.split_off(..item.data.len()).unwrap().to_vec()).collect());
+        }
+        let [batch, padded @ ..] = reference.shape.as_slice() else { return Err(format!("{name} is no batch")) };
+        let shape = |item: &Array| item.shape[item.shape.len().saturating_sub(padded.len())..].to_vec();
+        let inside = |item: &Array| shape(item).iter().zip(padded).all(|(length, all)| length <= all);
+        if *batch != items.len() || !items.iter().all(|item| inside(item)) {
+            let found: Vec<_> = items.iter().map(|item| &item.shape).collect();
+            return Err(format!("{name}: shapes {found:?} instead of {:?}", reference.shape));
+        }
+        let stride = rest.len() / batch;
+        let parts: Vec<_> = rest.chunks(stride).zip(items).map(|(part, item)| crop(part, padded, &shape(item))).collect();
+        let seen = |numbers: &[f32]| numbers.iter().filter(|x| **x != 0.0).count();
+        let all = parts.iter().map(|part| seen(part)).sum::<usize>() == seen(rest);
+        if all { Ok(parts) } else { Err(format!("{name}: the items are larger in the reference")) }
     }
-    arrays
+}
+
+/// The corner of an array that has another shape.
+fn crop(numbers: &[f32], shape: &[usize], wanted: &[usize]) -> Vec<f32> {
+    let ([_, shape @ ..], [count, wanted @ ..]) = (shape, wanted) else { return numbers.to_vec() };
+    let stride = shape.iter().product();
+    numbers.chunks(stride).take(*count).flat_map(|part| crop(part, shape, wanted)).collect()
 }
 
 /// The cases of a fixture, by name.
@@ -145,7 +164,7 @@ pub fn cases(fixture: &str) -> Vec<Case> {
         name: path.file_name().unwrap().to_string_lossy().into_owned(),
         request: serde_json::from_slice(&json(path.join("request.json"))).unwrap(),
         expected: serde_json::from_slice(&json(path.join("expected.json"))).unwrap(),
-        arrays: without_padding(arrays(&path.join("expected.safetensors")).unwrap()),
+        arrays: arrays(&path.join("expected.safetensors")).unwrap(),
     };
     folders.iter().map(case).collect()
 }

@@ -9,6 +9,7 @@
 mod divergence;
 mod fixture;
 mod importance;
+mod layouts;
 mod organization;
 mod run;
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use fixture::{Case, Prepared, Subject, cases, slice};
 use mistralrs_models::FAMILIES;
-use nn::{Files, MediaInput, MediaKind, Model, Placement, Prompt};
+use nn::{Array, Files, MediaInput, MediaKind, Model, Placement, Prompt};
 use run::{Room, Sequence, greedy, prompt_logits};
 use serde_json::Value;
 
@@ -41,7 +42,7 @@ macro_rules! fixtures {
     };
 }
 
-fixtures! { gemma gemma2 gemma3 gemma3_pan_scan gemma3_text gemma3n gemma3n_matformer gemma4 gemma4_31b gemma4_e2b gemma4_moe idefics3 idefics3_smolvlm qwen2 qwen2_5_vl qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_vl qwen3_vl_moe smolvlm voxtral }
+fixtures! { gemma gemma2 gemma3 gemma3_pan_scan gemma3_text gemma3n gemma3n_matformer gemma4 gemma4_31b gemma4_e2b gemma4_moe idefics3 idefics3_smolvlm llama llava llava_mistral llava_next llava_next_mistral mistral mistral3 qwen2 qwen2_5_vl qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_vl qwen3_vl_moe smolvlm voxtral }
 
 #[test]
 fn every_fixture_is_tested_and_every_family_has_one() {
@@ -113,25 +114,26 @@ fn close(what: &str, found: &[f32], expected: &[f32], max: f32, mean: f32) -> St
     }
 }
 
-/// Arrays of all items of a prompt, one behind the other, by name.
-fn joined(prompt: &Prompt) -> BTreeMap<&'static str, Vec<f32>> {
-    let mut out: BTreeMap<&'static str, Vec<f32>> = BTreeMap::new();
+/// Arrays of all items of a prompt, by name.
+fn by_name(prompt: &Prompt) -> BTreeMap<&'static str, Vec<&Array>> {
+    let mut out: BTreeMap<&'static str, Vec<&Array>> = BTreeMap::new();
     for (name, array) in prompt.media.iter().flat_map(|item| &item.input.arrays) {
-        out.entry(name).or_default().extend(&array.data);
+        out.entry(name).or_default().push(array);
     }
     out
 }
 
 fn processor(case: &Case, prompt: &Prompt) -> Stage {
-    let found = joined(prompt);
+    let found = by_name(prompt);
     let t = &case.expected.tolerances;
-    let expected =
-        case.arrays.iter().filter(|(name, _)| name.starts_with("processor.") && !NOT_COMPARED.contains(&name.as_str()));
-    for (name, expected) in expected {
+    let expected = case.arrays.keys().filter(|name| name.starts_with("processor.") && !NOT_COMPARED.contains(&name.as_str()));
+    for name in expected {
         let found = found.get(&name["processor.".len()..]).ok_or(format!("no array {name}"))?;
+        let expected = case.of_items(name, found)?.concat();
+        let found: Vec<f32> = found.iter().flat_map(|array| &array.data).copied().collect();
         // A logarithm that begins at a thousandth makes more of a nearly silent band.
         let outlier = if slack(prompt) > 1.0 { 10.0 } else { 1.0 };
-        close(name, found, expected, outlier * t.processor_max_abs, t.processor_mean_abs)?;
+        close(name, &found, &expected, outlier * t.processor_max_abs, t.processor_mean_abs)?;
     }
     Ok(())
 }
@@ -150,25 +152,25 @@ fn positions(case: &Case, prompt: &Prompt) -> Stage {
 }
 
 /// The prompt with the reference's own processor arrays.
-fn with_golden_arrays(case: &Case, prompt: &Prompt) -> Prompt {
-    let mut used: BTreeMap<&str, usize> = BTreeMap::new();
+fn with_golden_arrays(case: &Case, prompt: &Prompt) -> Result<Prompt, String> {
+    let mut golden = BTreeMap::new();
+    for (name, items) in by_name(prompt) {
+        golden.insert(name, case.of_items(&format!("processor.{name}"), &items)?.into_iter());
+    }
     let mut prompt = prompt.clone();
     for item in &mut prompt.media {
         let mut arrays = item.input.arrays.clone();
         for (name, array) in &mut arrays {
-            let at = used.entry(name).or_default();
-            let golden = &case.arrays[&format!("processor.{name}")][*at..*at + array.data.len()];
-            *at += golden.len();
-            array.data = golden.to_vec();
+            array.data = golden.get_mut(name).and_then(Iterator::next).unwrap();
         }
         item.input = Arc::new(MediaInput::new(item.input.kind, item.input.rows, arrays));
     }
-    prompt
+    Ok(prompt)
 }
 
 fn golden(case: &Case, subject: &Subject, prompt: &Prompt) -> Stage {
     let model = subject.loaded.model.as_ref();
-    let prompt = with_golden_arrays(case, prompt);
+    let prompt = with_golden_arrays(case, prompt)?;
     let t = &case.expected.tolerances;
     encoder(case, model, &prompt)?;
     let logits = prompt_logits(model, &prompt, usize::MAX);

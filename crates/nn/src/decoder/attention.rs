@@ -24,6 +24,7 @@ impl Attention {
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let head_norm = |name, norm: Option<NormConfig>| norm.map(|norm| w.norm(name, config.head_dim, norm)).transpose();
         let all = Outputs::all;
+        w.skip("rotary_emb."); // Old checkpoints carry frequencies along.
         let (queries, gates) = match config.gate {
             OutputGate::Absent => (all("q_proj", q), None),
             OutputGate::Sigmoid => {
