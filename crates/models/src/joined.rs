@@ -35,7 +35,7 @@ impl Layout {
     }
 }
 
-/// A decoder that takes rows of a tower in the layout of token embeddings: the model of nearly every family.
+/// A decoder that takes rows of a tower in the places of token embeddings: the model of nearly every family.
 pub struct Joined<T> {
     pub tower: T,
     pub decoder: Decoder,
