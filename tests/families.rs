@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mistralrs::{
-    AudioOptions, Capacity, ChatRequest, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource, Part,
-    Stats, VideoOptions,
+    AudioOptions, Capacity, ChatRequest, Dialect, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource,
+    Part, Stats, ToolChoice, VideoOptions,
 };
 
 /// Tokens of a block of the cache.
@@ -19,10 +19,12 @@ async fn load(name: &str, capacity: Capacity) -> Model {
 }
 
 async fn load_from(folder: PathBuf, capacity: Capacity) -> Model {
+    Model::load(LoadOptions { capacity, ..options(folder) }, Arc::new(|_| ())).await.unwrap()
+}
+
+fn options(folder: PathBuf) -> LoadOptions {
     let hub = Hub { cache: "/nonexistent".into(), endpoint: None, token: None, offline: true };
-    let source = ModelSource::Folder(folder);
-    let options = LoadOptions { dtype: Dtype::F32, capacity, ..LoadOptions::new(source, hub) };
-    Model::load(options, Arc::new(|_| ())).await.unwrap()
+    LoadOptions { dtype: Dtype::F32, ..LoadOptions::new(ModelSource::Folder(folder), hub) }
 }
 
 /// A model that takes text alone is asked without the picture.
@@ -211,4 +213,49 @@ async fn grammars_out_of_all_proportion_are_refused() {
     }
     // The model answers on.
     assert!(!model.answer(&about(None, "What?")).await.unwrap().tokens.is_empty());
+}
+
+/// Marks of calls and thoughts are tokens of their own in some of these tokenizers, and text in others.
+#[tokio::test]
+async fn functions_are_called_in_the_notation_of_the_model() {
+    let parameters = serde_json::json!({
+        "type": "object",
+        "properties": {
+            "text": {"type": "string", "minLength": 1, "maxLength": 4},
+            "mark": {"enum": ["<|\"|>", "[ARGS]", "</parameter>"]},
+            "on": {"type": "boolean"},
+        },
+        "required": ["text", "mark", "on"],
+        "additionalProperties": false,
+    });
+    let tool = serde_json::json!({"type": "function", "function": {"name": "paint", "parameters": parameters}});
+    let models = [
+        ("gemma4", Dialect::Quoted),
+        ("mistral3", Dialect::Bracketed),
+        ("qwen3_5", Dialect::Xml),
+        ("qwen3_vl", Dialect::Hermes),
+        ("llama", Dialect::PythonTag),
+    ];
+    for (name, dialect) in models {
+        let options = LoadOptions { dialect: Some(dialect), ..options(fixtures::model(name).unwrap()) };
+        let model = Model::load(options, Arc::new(|_| ())).await.unwrap();
+        for seed in 0..3 {
+            let mut request = ChatRequest {
+                tools: vec![tool.clone()],
+                tool_choice: ToolChoice::Required,
+                calls_max: Some(1),
+                tokens_max: Some(200),
+                template_kwargs: [("enable_thinking".to_string(), false.into())].into_iter().collect(),
+                ..about(asked_of(&model, "red_circle.png"), "Paint!")
+            };
+            (request.sampling.temperature, request.sampling.seed, request.ignore_eos) = (1.0, Some(seed), false);
+            let answer = model.answer(&request).await.unwrap();
+            let [call] = answer.calls.as_slice() else { panic!("{name}: {answer:?}") };
+            let arguments: serde_json::Value = serde_json::from_str(&call.arguments).unwrap();
+            let mark = ["<|\"|>", "[ARGS]", "</parameter>"].contains(&arguments["mark"].as_str().unwrap());
+            let text = arguments["text"].as_str().unwrap();
+            assert!(call.name == "paint" && mark && arguments["on"].is_boolean(), "{name}: {call:?}");
+            assert!((1..=4).contains(&text.chars().count()) && answer.text.is_empty(), "{name}: {answer:?}");
+        }
+    }
 }
