@@ -32,6 +32,7 @@ mod machine;
 mod media;
 mod prepare;
 mod source;
+mod topology;
 
 pub use ::media::{AudioOptions, Ffmpeg, OptionError, VideoOptions};
 pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
@@ -49,3 +50,4 @@ pub use models::{FAMILIES, Family};
 pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant};
 pub use source::ModelSource;
 pub use text::{Dialect, Grammar};
+pub use topology::DeviceLayers;

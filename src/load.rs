@@ -30,6 +30,8 @@ pub struct LoadOptions {
     pub quant: Option<Quant>,
     /// Which of them are quantised.
     pub organization: Organization,
+    /// A topology file (YAML): formats of some layers or matrices, which come before `quant`.
+    pub topology: Option<PathBuf>,
     /// What quantising goes by, if not only by the weights themselves.
     pub importance: Option<ImportanceSource>,
     /// Which part of a nested model is loaded, if not the whole.
@@ -132,6 +134,7 @@ pub(crate) struct Inner {
     pub workers: tokio::sync::Semaphore,
     pub importance: Option<Coverage>,
     pub leftover: Vec<String>,
+    pub warnings: Vec<String>,
     pub kv_cache: KvCache,
 }
 
@@ -144,6 +147,7 @@ impl LoadOptions {
             dtype: Dtype::Auto,
             quant: None,
             organization: Organization::Default,
+            topology: None,
             importance: None,
             slice: None,
             tokenizer: None,
@@ -199,6 +203,11 @@ impl Model {
         &self.inner.leftover
     }
 
+    /// What is odd about how it was loaded, a line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
     /// Room for keys and values.
     pub fn kv_cache(&self) -> KvCache {
         self.inner.kv_cache
@@ -243,7 +252,11 @@ impl Inner {
         if quant.is_none() && organization != Organization::Default {
             return Err(Error::Source("an organization is of use only together with a quantisation".into()));
         }
-        let mut settings = LoadSettings { dtype, quant, organization, progress, ..LoadSettings::default() };
+        let topology = options.topology.as_deref().map(crate::topology::read).transpose()?.unwrap_or_default();
+        let overlap = topology.overlap();
+        let warnings = overlap.map(|(first, second)| format!("topology: {first} and {second} overlap; {second} counts there"));
+        let warnings: Vec<String> = warnings.into_iter().collect();
+        let mut settings = LoadSettings { dtype, quant, organization, topology, progress, ..LoadSettings::default() };
         if let Some(SliceSource { table, name }) = &options.slice {
             let table = table.as_deref().map(read_named).transpose()?;
             settings.slice = Some(family.slice(table, name)?);
@@ -287,6 +300,7 @@ impl Inner {
             workers: tokio::sync::Semaphore::new(workers),
             importance,
             leftover,
+            warnings,
             kv_cache,
         })
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mistralrs::{
     AudioOptions, Capacity, ChatRequest, Dialect, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource,
-    Part, Stats, ToolChoice, VideoOptions,
+    Part, Quant, Stats, ToolChoice, VideoOptions,
 };
 
 /// Tokens of a block of the cache.
@@ -256,6 +256,42 @@ async fn functions_are_called_in_the_notation_of_the_model() {
             let text = arguments["text"].as_str().unwrap();
             assert!(call.name == "paint" && mark && arguments["on"].is_boolean(), "{name}: {call:?}");
             assert!((1..=4).contains(&text.chars().count()) && answer.text.is_empty(), "{name}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_topology_says_which_matrices_are_quantised() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |text: &str| {
+        let file = folder.path().join("topology.yml");
+        std::fs::write(&file, text).unwrap();
+        Some(file)
+    };
+    let likely = async |options: LoadOptions| -> Result<Vec<Option<f32>>, String> {
+        let model = Model::load(options, Arc::new(|_| ())).await.map_err(|e| e.to_string())?;
+        let mut request = about(None, "What?");
+        request.sampling.logprobs = Some(0);
+        Ok(model.answer(&request).await.unwrap().tokens.iter().map(|token| token.logprob).collect())
+    };
+    let base = || options(fixtures::model("qwen3").unwrap());
+    let dense = likely(base()).await.unwrap();
+    let all = likely(LoadOptions { quant: Some(Quant::Q8_0), ..base() }).await.unwrap();
+    let said = [
+        ("'/./':\n  isq: q8_0\n", None, Ok(&all)),
+        ("0-3:\n  isq: q8_0\n'/embed_tokens|lm_head/':\n  isq: q8_0\n", None, Ok(&all)),
+        ("'/./':\n  isq: q8_0\n", Some(Quant::Q4_0), Ok(&all)),
+        ("'/o_proj/':\n  device: cpu\n", None, Ok(&dense)),
+        ("0-99:\n  isq: q8_0\n", None, Err("layers 0 to")),
+        ("'/x_proj/':\n  isq: q8_0\n", None, Err("no tensor")),
+        ("'/q_proj/':\n  isq: q8_0\n", None, Err("one matrix here")),
+    ];
+    assert_ne!(dense, all);
+    for (text, quant, expected) in said {
+        let found = likely(LoadOptions { topology: written(text), quant, ..base() }).await;
+        match expected {
+            Ok(expected) => assert_eq!(found.as_ref(), Ok(expected), "{text}"),
+            Err(expected) => assert!(found.as_ref().is_err_and(|e| e.contains(expected)), "{text}: {found:?}"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use mistralrs::{AudioOptions, Capacity, Dialect, Dtype, KvFormat, Organization, Quant, VideoOptions};
+use mistralrs::{AudioOptions, Capacity, DeviceLayers, Dialect, Dtype, KvFormat, Organization, Quant, VideoOptions};
 
 /// Answers about pictures, sound and clips.
 #[derive(Debug, Parser)]
@@ -43,6 +43,12 @@ pub struct ModelOptions {
     /// What --quant is for: all of the language model, or its experts alone
     #[arg(long, value_enum, value_name = "WHICH", requires = "quant", default_value = "default")]
     pub isq_organization: OrganizationArgument,
+    /// Formats of some layers or matrices, which come before --quant: a file (.yml) with layers or patterns and `isq` of each
+    #[arg(long, value_name = "FILE")]
+    pub topology: Option<PathBuf>,
+    /// Layers on each accelerator; all others are on the processor
+    #[arg(short = 'n', long, value_name = "DEVICE:LAYERS;...")]
+    pub device_layers: Option<DeviceLayers>,
     /// Importance matrix of llama.cpp (.gguf or .dat) for --quant to go by
     #[arg(long, value_name = "FILE", requires = "quant", conflicts_with = "calibration_file")]
     pub imatrix: Option<PathBuf>,

@@ -27,11 +27,14 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
         }
     };
     let capacity = options.capacity();
+    // There are no accelerators yet, so what could be read asks for nothing.
+    drop(options.device_layers);
     let matrix = options.imatrix.map(ImportanceSource::Matrix);
     let options = LoadOptions {
         dtype: options.dtype.into(),
         quant: options.quant,
         organization: options.isq_organization.into(),
+        topology: options.topology,
         importance: matrix.or(options.calibration_file.map(ImportanceSource::Text)),
         slice: options.matformer_slice_name.map(|name| SliceSource { table: options.matformer_config_path, name }),
         tokenizer: options.tokenizer,
@@ -48,6 +51,7 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
     if let Some(Coverage { known, quantised }) = model.importance() {
         eprintln!("importance known of {known} of {quantised} quantised matrices");
     }
+    model.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
     if !model.leftover().is_empty() {
         let names = model.leftover();
         eprintln!("warning: {} tensors of the checkpoint are not used: {}, ...", names.len(), names[0]);

@@ -97,6 +97,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Full names of all tensors.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.entries.keys().map(String::as_str)
+    }
+
     /// Whether there is a tensor of this full name.
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)

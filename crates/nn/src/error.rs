@@ -50,6 +50,14 @@ pub enum NnError {
     /// Only experts were to be quantised.
     #[error("only experts are to be quantised (moqe), but this model has none; without that, all its matrices are quantised")]
     NoExperts,
+    /// A rule of a [`crate::Topology`] that cannot be followed.
+    #[error("topology, {rule}: {reason}")]
+    Topology {
+        /// As it was written.
+        rule: String,
+        /// Why not.
+        reason: String,
+    },
     /// A media input is not what the model's encoder takes.
     #[error("the encoder was given no usable array {0:?}")]
     Input(&'static str),

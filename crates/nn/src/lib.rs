@@ -27,6 +27,7 @@ mod prompt;
 mod quant;
 mod rope;
 mod streams;
+mod topology;
 mod vit;
 mod weights;
 
@@ -55,6 +56,7 @@ pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
 pub use quant::{Organization, Quant};
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
 pub use streams::{add_to_streams, mix_streams};
+pub use topology::{Selection, Topology, TopologyRule};
 pub use vit::{
     FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, WHISPER_NAMES,
     average_pool, average_pool_by, join_squares, patchify, pixel_shuffle,

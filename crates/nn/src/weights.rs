@@ -12,7 +12,7 @@ use kernels::{KvFormat, Source};
 use crate::importance::{Coverage, Importance, Observer, Watch};
 use crate::linear::{Embedding, Format, Linear, Packed};
 use crate::norm::{Norm, NormConfig};
-use crate::{Checkpoint, NnError, Organization, Quant, host};
+use crate::{Checkpoint, NnError, Organization, Quant, Topology, host};
 pub use outputs::Outputs;
 use outputs::Part;
 
@@ -27,6 +27,8 @@ pub struct LoadSettings {
     pub quant: Option<Quant>,
     /// Which of them it is for.
     pub organization: Organization,
+    /// Formats of some of them, which come before these two.
+    pub topology: Topology,
     /// What quantising goes by; without it, all inputs of a matrix are alike.
     pub importance: Option<Arc<Importance>>,
     /// Which part of a nested model it is, if not the whole.
@@ -48,6 +50,7 @@ impl Default for LoadSettings {
             dtype: Some(DType::F32),
             quant: None,
             organization: Organization::Default,
+            topology: Topology::default(),
             importance: None,
             slice: None,
             observer: None,
@@ -216,7 +219,7 @@ impl Weights {
             return self.linear(name, stored, outputs, Bias::Absent);
         }
         let part = Part::weight(Outputs::all(name, outputs), &[stored]);
-        let (full, format) = (self.full(&part.name), self.format(taken));
+        let (full, format) = (self.full(&part.name), self.format(&[&part.name], taken)?);
         let importance = self.importance(&full, taken, format)?;
         let linear = if self.device().is_cpu() {
             let mut packed = Packed::new((outputs, taken), format);
@@ -297,7 +300,7 @@ impl Weights {
     /// The device failed.
     pub fn linear_of(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Linear, NnError> {
         let shape = weight.dims2()?;
-        let format = self.format(shape.1);
+        let format = self.format::<&str>(&[], shape.1)?;
         if !host::here(&weight) {
             return Linear::elsewhere(weight, bias, format, None);
         }
@@ -309,7 +312,8 @@ impl Weights {
     /// The parts one below the other. On the CPU they go straight from the mapped file into the kernels' layout.
     fn linear_from(&self, parts: &[Part], bias: Option<Tensor>) -> Result<Linear, NnError> {
         let inputs = parts.first().map_or(0, Part::inputs);
-        let format = self.format(inputs);
+        let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+        let format = self.format(&names, inputs)?;
         let linear = if self.device().is_cpu() {
             Linear::packed(Arc::new(self.packed(parts, inputs, format)?), bias)
         } else {
@@ -368,8 +372,9 @@ impl Weights {
     /// # Errors
     /// It is missing or shaped otherwise.
     pub fn tied_embedding(&self, name: &str, vocab: usize, width: usize) -> Result<(Embedding, Linear), NnError> {
-        let (format, parts) = (self.format(width), [Part::weight(Outputs::all(name, vocab), &[width])]);
+        let parts = [Part::weight(Outputs::all(name, vocab), &[width])];
         let name = format!("{name}.weight");
+        let format = self.format(&[&name], width)?;
         if !self.device().is_cpu() {
             let table = self.raw(&name, &[vocab, width])?;
             let importance = self.importance(&self.full(&name), width, format)?;
@@ -399,9 +404,28 @@ impl Weights {
         host::kv_format(self.dtype)
     }
 
-    fn format(&self, inputs: usize) -> Format {
-        let blocks = self.quant().and_then(|quant| quant.fitting(inputs));
-        blocks.map_or(Format::Dense(self.dtype), Format::Blocks)
+    /// The format of a matrix that is made of the tensors with these names.
+    fn format<T: AsRef<str>>(&self, names: &[T], inputs: usize) -> Result<Format, NnError> {
+        let formats = names.iter().map(|name| self.topology(&self.full(name.as_ref())));
+        let mut formats: Vec<Option<Quant>> = formats.collect();
+        formats.dedup();
+        let chosen = match formats[..] {
+            [] | [None] => self.quant(),
+            [chosen] => chosen,
+            _ => {
+                let reason = format!(
+                    "they are one matrix here, so they have one format or none: {}",
+                    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+                );
+                return Err(NnError::Topology { rule: self.prefix.clone(), reason });
+            }
+        };
+        Ok(chosen.and_then(|quant| quant.fitting(inputs)).map_or(Format::Dense(self.dtype), Format::Blocks))
+    }
+
+    /// What the topology says of a tensor. It is about the language model, and not about what chooses experts.
+    fn topology(&self, name: &str) -> Option<Quant> {
+        self.settings.topology.quant(name).filter(|_| !matches!(self.role, Role::Encoder | Role::Router))
     }
 
     /// A norm over `width` elements: `name.weight`, and `name.bias` where its kind has one.
@@ -436,6 +460,13 @@ impl Weights {
             Organization::Moqe if !has_experts => Err(NnError::NoExperts),
             _ => Ok(()),
         }
+    }
+
+    /// # Errors
+    /// The topology speaks of what a language model with so many layers, which begins here, has not.
+    pub(crate) fn check_topology(&self, layers: usize) -> Result<(), NnError> {
+        let here = |name: &&str| name.starts_with(&self.prefix) || name.ends_with("lm_head.weight");
+        self.settings.topology.check(layers, self.checkpoint.names().filter(here))
     }
 
     fn raw(&self, name: &str, shape: &[usize]) -> Result<Tensor, NnError> {

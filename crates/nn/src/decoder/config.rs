@@ -140,10 +140,11 @@ impl DecoderConfig {
     /// Whether what the weights are loaded for makes sense with these layers.
     ///
     /// # Errors
-    /// Only experts are to be quantised, and there are none.
+    /// Only experts are to be quantised, and there are none; or a topology speaks of what there is not.
     pub fn check(&self, w: &Weights) -> Result<(), NnError> {
         let has_experts = |layer: &LayerConfig| matches!(layer.ffn, Ffn::Moe(_)) || layer.beside.is_some();
-        w.check_organization(self.layers.iter().any(has_experts))
+        w.check_organization(self.layers.iter().any(has_experts))?;
+        w.check_topology(self.layers.len())
     }
 
     /// What a sequence leaves in the cache, and the number of each layer's place in it.

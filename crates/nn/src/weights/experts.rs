@@ -40,6 +40,14 @@ impl Matrices<'_> {
         self.outputs() * self.inputs
     }
 
+    /// Names that a topology knows them by: those of the first expert, or the one of all.
+    fn names(&self) -> Vec<String> {
+        match self.stored {
+            Stored::Apart => self.parts.iter().map(|(part, _)| name(0, part)).collect(),
+            Stored::Fused | Stored::FusedTurned => vec![self.fused.into()],
+        }
+    }
+
     fn fused_shape(&self) -> [usize; 3] {
         match self.stored {
             Stored::FusedTurned => [self.experts, self.inputs, self.outputs()],
@@ -101,7 +109,7 @@ impl Weights {
     }
 
     fn experts_here(&self, m: &Matrices) -> Result<ExpertLinear, NnError> {
-        let format = self.format(m.inputs);
+        let format = self.format(&m.names(), m.inputs)?;
         let mut packed = Packed::of_experts(m.experts, (m.outputs(), m.inputs), format);
         match m.stored {
             Stored::Apart => self.fill_apart(m, format, &mut packed)?,
@@ -144,7 +152,7 @@ impl Weights {
     }
 
     fn linears(&self, m: &Matrices) -> Result<ExpertLinear, NnError> {
-        let format = self.format(m.inputs);
+        let format = self.format(&m.names(), m.inputs)?;
         let fused = match m.stored {
             Stored::Apart => None,
             Stored::Fused | Stored::FusedTurned => Some(self.raw(m.fused, &m.fused_shape())?),
