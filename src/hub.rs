@@ -126,8 +126,12 @@ impl Hub {
     }
 }
 
-/// Configuration, tokenizer, templates and safetensors of the top folder; not the other formats that repositories carry along.
+/// Configuration, tokenizer, templates and safetensors of the top folder, and adapters, which have a folder each; not the other formats
+/// that repositories carry along.
 fn is_needed(name: &str) -> bool {
+    if let Some((folder, file)) = name.split_once('/') {
+        return !folder.is_empty() && ["adapter_config.json", "adapter_model.safetensors"].contains(&file);
+    }
     let weights = name.starts_with("model") && name.ends_with(".safetensors");
-    !name.contains('/') && (weights || name.ends_with(".json") || name.ends_with(".jinja"))
+    weights || name.ends_with(".json") || name.ends_with(".jinja")
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use engine::{CacheSize, Engine, EngineConfig};
-use models::{Family, Loaded, ModelError, Processor};
+use models::{Family, Loaded, Marker, ModelError, Processor};
 use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Organization, Quant};
 use serde_json::Value;
 use text::{ChatTemplate, Dialect, Grammars, TemplateFiles, TextError, Tokenizer};
@@ -352,7 +352,7 @@ pub(crate) fn read_named(path: &Path) -> Result<(String, String), Error> {
 }
 
 fn tokenizer(files: &Files, processor: &dyn Processor, options: &LoadOptions) -> Result<Tokenizer, Error> {
-    let markers: Vec<&str> = processor.markers().iter().map(|marker| marker.text).collect();
+    let markers: Vec<&str> = processor.markers().iter().map(Marker::protected).collect();
     if let Some(path) = &options.tokenizer {
         let (label, json) = read_named(path)?;
         return Ok(Tokenizer::new(&label, json.as_bytes(), &markers).map_err(ModelError::Text)?);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::media::{Interest, VideoOptions};
 use chrono::Utc;
 use engine::{Constraint, EngineError, Sampling};
-use models::{ModelError, assemble};
+use models::{ModelError, assemble, media_in_words};
 use nn::Prompt;
 use text::{Conversation, Thoughts};
 
@@ -120,7 +120,8 @@ async fn render(inner: &Arc<Inner>, request: &ChatRequest, offer: &Offer) -> Res
     let mut messages = request.template_messages(|kind| inner.processor.shown_as(kind));
     offer.explain(&mut messages);
     let (tools, kwargs) = (offer.definitions(), request.template_kwargs.clone());
-    let conversation = Conversation { messages, tools, kwargs, now: Utc::now() };
+    let media = media_in_words(inner.processor.as_ref());
+    let conversation = Conversation { messages, tools, kwargs, now: Utc::now(), media };
     let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
     let shared = inner.clone();
     let work = tokio::task::spawn_blocking(move || shared.template.render(&conversation, shared.tokenizer.guard()));

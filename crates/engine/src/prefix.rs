@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use nn::Prompt;
+use nn::{Mode, Prompt, Reach};
 
 /// Tokens from one copy of a state to the next: as often as a copy is small beside the keys and values in between.
 const MARK_EVERY: usize = 1024;
 
 /// BLAKE3 over all that the keys and values of a full block depend on, from the first token of the sequence on: tokens,
-/// positions, media, who sees whom, and the salt that keeps users apart.
+/// positions, media, who sees whom, adapters and frequencies, and the salt that keeps users apart.
 pub(crate) type BlockHash = [u8; 32];
 
 /// Appends the hashes of full blocks that are lacking. `tokens` are the prompt's and those drawn since.
@@ -20,7 +20,7 @@ pub(crate) fn extend(hashes: &mut Vec<BlockHash>, prompt: &Prompt, tokens: &[u32
         // Tokens of an island see all of it, so that a block which ends in one depends on the whole. Its rest can be computed by
         // itself all the same: it sees what the block holds.
         let seen = start..prompt.islands.iter().find(|island| crosses(island, end)).map_or(end, |island| island.end);
-        let before = hashes.last().copied().unwrap_or_else(|| blake3::hash(salt.unwrap_or_default().as_bytes()).into());
+        let before = hashes.last().copied().unwrap_or_else(|| beginning(prompt.mode, salt));
         let mut hasher = blake3::Hasher::new_keyed(&before);
         let mut numbers = Vec::with_capacity(seen.len() * 16);
         for i in seen.clone() {
@@ -42,6 +42,15 @@ pub(crate) fn extend(hashes: &mut Vec<BlockHash>, prompt: &Prompt, tokens: &[u32
         }
         hashes.push(hasher.finalize().into());
     }
+}
+
+/// What all blocks of a sequence depend on.
+fn beginning(mode: Mode, salt: Option<&str>) -> BlockHash {
+    let mut hasher = blake3::Hasher::new();
+    let Mode { adapter, reach } = mode;
+    place(&mut hasher, b"mode", &[adapter.map_or(0, |number| number + 1), usize::from(reach == Reach::Far)]);
+    hasher.update(salt.unwrap_or_default().as_bytes());
+    hasher.finalize().into()
 }
 
 /// Tokens of a prompt behind which the state is worth a copy: where media end, since questions differ from there on; at the
@@ -132,6 +141,8 @@ mod tests {
             (tokens(0), None, 0),
             (prompt(1.0), Some("a"), 0),
             (Prompt { positions: moved, ..prompt(1.0) }, None, 2),
+            (Prompt { mode: Mode { adapter: Some(0), ..Mode::default() }, ..prompt(1.0) }, None, 0),
+            (Prompt { mode: Mode { reach: Reach::Far, ..Mode::default() }, ..prompt(1.0) }, None, 0),
             (island(3..7), None, 1),
             (island(4..6), None, 2),
         ];

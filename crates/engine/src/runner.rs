@@ -180,7 +180,8 @@ fn add(sequence: &Sequence, count: usize, batch: &mut Batch) -> Result<(), Engin
     batch.tokens.extend(&sequence.tokens[start..end]);
     batch.positions.extend((start..end).map(|i| sequence.prompt.positions.at(i)));
     let islands = sequence.prompt.islands.iter().filter(|island| island.start < end && island.end > start).cloned().collect();
-    batch.spans.push(Span { rows: first..first + count, start, tables: sequence.tables.clone(), islands });
+    let (rows, tables, mode) = (first..first + count, sequence.tables.clone(), sequence.prompt.mode);
+    batch.spans.push(Span { rows, start, tables, islands, mode });
     for (item, at, row) in sequence.media_in(count) {
         let missing = || EngineError::Internal("a media item was not encoded".into());
         let rows = sequence.encoded[item].as_ref().ok_or_else(missing)?;

@@ -141,7 +141,7 @@ fn measure(cpu: &Cpu, kind: Kind, batch: &Batch, sizes: &Sizes, format: KvFormat
     let spans: Vec<KvSpan> = spans.collect();
     let lengths = vec![rows; sequences];
     let seconds = best(|| match kind {
-        Kind::Tower => attention_within(cpu, Segments { q, k, v, lengths: &lengths }, &scores, format, &mut out),
+        Kind::Tower => attention_within(cpu, Segments { q, k, v, lengths: &lengths, onlookers: &[] }, &scores, format, &mut out),
         Kind::Append => caches[0].append(cpu, k, v, &spans),
         _ => caches.iter().for_each(|kv| attention(cpu, q, Past { kv, spans: &spans }, &scores, &mut out)),
     });

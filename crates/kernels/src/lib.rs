@@ -16,6 +16,7 @@
 
 pub mod activation;
 mod attention;
+mod biased;
 pub mod blocks;
 #[cfg(test)]
 mod check;
@@ -48,6 +49,7 @@ use std::sync::OnceLock;
 
 pub use activation::Activation;
 pub use attention::{HeadRows, Past, Scores, Segments, attention, attention_within};
+pub use biased::{Biased, attention_biased};
 pub use blocks::BlockFormat;
 pub use delta::{Delta, DeltaGates, delta_gates, delta_state_len, gated_delta};
 pub use dense::{DenseFormat, DenseMatrix};

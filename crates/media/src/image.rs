@@ -47,11 +47,28 @@ impl Image {
         Self { width, height, rgb }
     }
 
+    /// Lines become columns, and columns lines.
+    pub fn transposed(&self) -> Self {
+        let pixel = |x: usize, y: usize| &self.rgb[(y * self.width + x) * 3..][..3];
+        let rgb = (0..self.width).flat_map(|x| (0..self.height).flat_map(move |y| pixel(x, y))).copied().collect();
+        Self { width: self.height, height: self.width, rgb }
+    }
+
     /// The picture in the middle of a larger one of `width` by `height` pixels and one colour. An odd pixel of margin is on the
     /// right, or below. Where the picture is the larger one, it is cut off there.
     pub fn pad(&self, width: usize, height: usize, colour: [u8; 3]) -> Self {
+        let corner = [width.saturating_sub(self.width) / 2, height.saturating_sub(self.height) / 2];
+        self.placed([width, height], corner, colour)
+    }
+
+    /// The picture in the upper left corner of a larger one of `width` by `height` pixels and one colour. Where the picture is the
+    /// larger one, it is cut off there.
+    pub fn extend(&self, width: usize, height: usize, colour: [u8; 3]) -> Self {
+        self.placed([width, height], [0; 2], colour)
+    }
+
+    fn placed(&self, [width, height]: [usize; 2], [left, top]: [usize; 2], colour: [u8; 3]) -> Self {
         let (width, height) = (width.max(1), height.max(1));
-        let (left, top) = (width.saturating_sub(self.width) / 2, height.saturating_sub(self.height) / 2);
         let inside = self.crop(0, 0, width, height);
         let mut rgb = colour.repeat(width * height);
         for (y, row) in inside.rgb.chunks_exact(inside.width * 3).enumerate() {
@@ -79,5 +96,16 @@ mod tests {
             let red: Vec<u8> = padded.rgb().iter().step_by(3).copied().collect();
             assert_eq!((padded.width(), padded.height(), red), (width, height, expected.concat()));
         }
+        let extended: Vec<u8> = image.extend(3, 3, [0; 3]).rgb().iter().step_by(3).copied().collect();
+        assert_eq!(extended, [1, 0, 0, 2, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn lines_become_columns() {
+        let image = Image { width: 2, height: 3, rgb: (0..18).collect() };
+        let turned = image.transposed();
+        let red: Vec<u8> = turned.rgb().iter().step_by(3).copied().collect();
+        assert_eq!((turned.width(), turned.height(), red), (3, 2, vec![0, 6, 12, 3, 9, 15]));
+        assert_eq!(turned.transposed(), image);
     }
 }

@@ -15,12 +15,14 @@ use realfft::{RealFftPlanner, RealToComplex};
 pub struct MelConfig {
     /// Samples per second.
     pub rate: u32,
-    /// Samples of a frame, under a periodic Hann window.
+    /// Samples of a frame.
     pub frame: usize,
     /// Samples from one frame to the next.
     pub hop: usize,
     /// Length of the Fourier transform, at least that of a frame: what is missing is silence behind it.
     pub fft: usize,
+    /// What a frame's samples are weighed with.
+    pub window: Window,
     /// What frames at the edges see.
     pub edges: Edges,
     /// What is done to a frame's samples first.
@@ -37,6 +39,15 @@ pub struct MelConfig {
     pub log: Log,
 }
 
+/// What a frame's samples are weighed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// Half a cosine, periodic: it is zero at the frame's first sample and at the one behind its last.
+    Hann,
+    /// A cosine on a pedestal, the same at the frame's first and last sample.
+    Hamming,
+}
+
 /// What frames at the edges see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edges {
@@ -47,6 +58,8 @@ pub enum Edges {
         /// Samples.
         before: usize,
     },
+    /// Nothing else: a frame lies within the sound.
+    Within,
 }
 
 /// What is done to a frame's samples first.
@@ -76,6 +89,8 @@ pub enum MelScale {
     Htk,
     /// Linear below 1 kHz and logarithmic above, all triangles of the same area (Slaney 1998).
     Slaney,
+    /// As [`MelScale::Htk`], but the sides of the triangles are straight in mel instead of Hz (as the toolkit Kaldi does it).
+    Kaldi,
 }
 
 /// What is made of a band's sum.
@@ -130,7 +145,7 @@ impl Spectrogram {
 impl Mel {
     /// Frame, hop and bands are positive, and the transform no shorter than a frame.
     pub fn new(config: MelConfig) -> Self {
-        let window = (0..config.frame).map(|i| 0.5 - 0.5 * (2.0 * PI * i as f64 / config.frame as f64).cos()).collect();
+        let window = (0..config.frame).map(|i| config.window.weight(i, config.frame)).collect();
         let fft = RealFftPlanner::new().plan_fft_forward(config.fft);
         Self { window, triangles: triangles(&config), fft, config }
     }
@@ -146,6 +161,7 @@ impl Mel {
         let (padded, needed) = match edges {
             Edges::Mirrored => (mirrored(samples, fft / 2), fft),
             Edges::Silent { before } => ([&vec![0.0; before], samples].concat(), frame + 1),
+            Edges::Within => (samples.to_vec(), frame),
         };
         let frames = if padded.len() < needed { 0 } else { (padded.len() - needed) / hop + 1 };
         let mut values = Vec::with_capacity(frames * bands);
@@ -194,6 +210,17 @@ impl Mel {
     }
 }
 
+impl Window {
+    /// Of a sample.
+    fn weight(self, sample: usize, frame: usize) -> f64 {
+        let cosine = |last: usize| (2.0 * PI * sample as f64 / last.max(1) as f64).cos();
+        match self {
+            Self::Hann => 0.5 - 0.5 * cosine(frame),
+            Self::Hamming => 0.54 - 0.46 * cosine(frame - 1),
+        }
+    }
+}
+
 /// The sound with so many samples of its mirror image on both sides; the samples at the edges are not repeated.
 fn mirrored(samples: &[f32], by: usize) -> Vec<f32> {
     let Some(last) = samples.len().checked_sub(1) else { return Vec::new() };
@@ -206,17 +233,17 @@ fn triangles(config: &MelConfig) -> Vec<Triangle> {
     let MelConfig { rate, fft, bands, hertz, scale, .. } = *config;
     let [low, high] = hertz.map(|hertz| scale.mel(hertz));
     // Where each triangle begins; it has its top where the next begins, and ends where the one after that begins.
-    let corners: Vec<f64> = (0..bands + 2).map(|i| scale.hertz(low + (high - low) * i as f64 / (bands + 1) as f64)).collect();
-    let frequency = |bin: usize| bin as f64 * f64::from(rate) / fft as f64;
+    let corners: Vec<f64> = (0..bands + 2).map(|i| scale.place(low + (high - low) * i as f64 / (bands + 1) as f64)).collect();
+    let frequency = |bin: usize| scale.place_of(bin as f64 * f64::from(rate) / fft as f64);
     let triangle = |band: usize| {
         let [begin, top, end] = [0, 1, 2].map(|i| corners[band + i]);
         let height = match scale {
-            MelScale::Htk => 1.0,
+            MelScale::Htk | MelScale::Kaldi => 1.0,
             MelScale::Slaney => 2.0 / (end - begin),
         };
         let weight = |bin: usize| {
-            let hertz = frequency(bin);
-            height * ((hertz - begin) / (top - begin)).min((end - hertz) / (end - top)).max(0.0)
+            let at = frequency(bin);
+            height * ((at - begin) / (top - begin)).min((end - at) / (end - top)).max(0.0)
         };
         let all: Vec<f64> = (0..=fft / 2).map(weight).collect();
         let first = all.iter().position(|weight| *weight > 0.0).unwrap_or(0);
@@ -227,9 +254,25 @@ fn triangles(config: &MelConfig) -> Vec<Triangle> {
 }
 
 impl MelScale {
+    /// Where a number of mel lies on the axis that triangles are straight on.
+    fn place(self, mel: f64) -> f64 {
+        match self {
+            Self::Htk | Self::Slaney => self.hertz(mel),
+            Self::Kaldi => mel,
+        }
+    }
+
+    /// Where a frequency lies there.
+    fn place_of(self, hertz: f64) -> f64 {
+        match self {
+            Self::Htk | Self::Slaney => hertz,
+            Self::Kaldi => self.mel(hertz),
+        }
+    }
+
     fn mel(self, hertz: f64) -> f64 {
         match self {
-            Self::Htk => 2595.0 * (1.0 + hertz / 700.0).log10(),
+            Self::Htk | Self::Kaldi => 2595.0 * (1.0 + hertz / 700.0).log10(),
             Self::Slaney if hertz < LINEAR_HZ => hertz / LINEAR_STEP,
             Self::Slaney => LINEAR_HZ / LINEAR_STEP + (hertz / LINEAR_HZ).ln() / log_step(),
         }
@@ -237,7 +280,7 @@ impl MelScale {
 
     fn hertz(self, mel: f64) -> f64 {
         match self {
-            Self::Htk => 700.0 * (10f64.powf(mel / 2595.0) - 1.0),
+            Self::Htk | Self::Kaldi => 700.0 * (10f64.powf(mel / 2595.0) - 1.0),
             Self::Slaney if mel < LINEAR_HZ / LINEAR_STEP => mel * LINEAR_STEP,
             Self::Slaney => LINEAR_HZ * (log_step() * (mel - LINEAR_HZ / LINEAR_STEP)).exp(),
         }
@@ -262,6 +305,7 @@ mod tests {
             frame: 400,
             hop: 160,
             fft: 400,
+            window: Window::Hann,
             edges: Edges::Mirrored,
             emphasis: Emphasis::Absent,
             spectrum: Spectrum::Power,
@@ -282,6 +326,8 @@ mod tests {
             (silent(0), 401, 1),
             (silent(0), 561, 2),
             (silent(200), 401, 2),
+            (MelConfig { edges: Edges::Within, ..whisper() }, 399, 0),
+            (MelConfig { edges: Edges::Within, ..whisper() }, 560, 2),
         ];
         for (config, samples, expected) in cases {
             let found = Mel::new(config.clone()).spectrogram(&vec![0.1; samples]);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use mistralrs_media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrum};
+use mistralrs_media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrum, Window};
 use mistralrs_media::{AudioOptions, Interest, Limits, decode_audio};
 
 #[test]
@@ -12,6 +12,7 @@ fn front_ends_are_those_of_the_reference() {
         frame: 400,
         hop: 160,
         fft: 400,
+        window: Window::Hann,
         edges: Edges::Mirrored,
         emphasis: Emphasis::Absent,
         spectrum: Spectrum::Power,
@@ -23,6 +24,7 @@ fn front_ends_are_those_of_the_reference() {
     let universal = MelConfig {
         frame: 512,
         fft: 1024,
+        window: Window::Hann,
         edges: Edges::Silent { before: 0 },
         emphasis: Emphasis::Within(0.97),
         spectrum: Spectrum::Magnitude,
@@ -35,6 +37,7 @@ fn front_ends_are_those_of_the_reference() {
     let later = MelConfig {
         frame: 320,
         fft: 512,
+        window: Window::Hann,
         edges: Edges::Silent { before: 160 },
         emphasis: Emphasis::Absent,
         hertz: [0.0, 8000.0],

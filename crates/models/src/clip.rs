@@ -5,6 +5,7 @@ use nn::{Bias, Linear, MediaInput, NnError, Norm, NormConfig, Pause, Role, Runs,
 use serde_json::{Value, json};
 
 use crate::features::Features;
+use crate::pixels::PixelDefaults;
 use crate::siglip::SiglipConfig;
 
 /// What the class says where `vision_config` is silent. The keys are SigLIP's.
@@ -14,6 +15,13 @@ pub fn defaults() -> Value {
         "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
     })
 }
+
+/// Statistics and filter of the class.
+pub const PIXELS: PixelDefaults = PixelDefaults {
+    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+    resample: 3,
+};
 
 /// A loaded tower.
 pub struct Clip {
@@ -58,8 +66,7 @@ impl Clip {
         let x = x.reshape((views, patches, width))?.broadcast_add(&self.position)?;
         let x = Tensor::cat(&[self.whole.expand((views, 1, width))?, x], 1)?.flatten_to(1)?;
         let segments = vec![1 + patches; views];
-        let runs = Runs { segments: &segments, windows: &segments };
-        let states = self.blocks.states(self.norm.forward(&x)?, runs, None, pause)?;
+        let states = self.blocks.states(self.norm.forward(&x)?, Runs::whole(&segments), None, pause)?;
         Ok(self.features.join(&states)?.reshape((views, 1 + patches, width * self.features.parts()))?)
     }
 }

@@ -59,6 +59,19 @@ pub fn merge(defaults: Value, given: Value) -> Value {
     }
 }
 
+/// How many tokens a token of the language model sees, itself included (`sliding_window`): null is all, and what is absent has the
+/// default of the class.
+pub fn sliding_window(files: &Files, default: Option<usize>) -> Result<Option<usize>, ModelError> {
+    let given: Value = read_text(files, Value::Null)?;
+    let window = match given.get("sliding_window") {
+        None => default,
+        Some(Value::Null) => None,
+        Some(window) => Some(window.as_u64().unwrap_or(0) as usize),
+    };
+    require(window != Some(0), files, CONFIG, "sliding_window must be a positive number or null")?;
+    Ok(window)
+}
+
 /// A condition that a configuration must meet to be built.
 pub fn require(met: bool, files: &Files, file: &str, reason: &str) -> Result<(), ModelError> {
     if met { Ok(()) } else { Err(ModelError::Config { file: files.label(file), reason: reason.to_string() }) }
@@ -81,6 +94,8 @@ pub struct TextConfig {
     rope_scaling: Option<RopeScalingConfig>,
     rope_parameters: Option<RopeScalingConfig>,
     partial_rotary_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+    max_position_embeddings: Option<f64>,
 }
 
 /// `rope_scaling`, which transformers 5 calls `rope_parameters`.
@@ -100,6 +115,9 @@ pub struct RopeScalingConfig {
     beta_fast: Option<f64>,
     beta_slow: Option<f64>,
     truncate: Option<bool>,
+    short_factor: Option<Vec<f64>>,
+    long_factor: Option<Vec<f64>>,
+    max_position_embeddings: Option<f64>, // stands beside the others
     pub mrope_section: Option<[usize; 3]>,
     partial_rotary_factor: Option<f64>,
 }
@@ -138,8 +156,20 @@ impl RopeScalingConfig {
                     magnitude: need(self.attention_factor.or(Some(self.yarn_magnitude(factor))), "attention_factor")?,
                 })
             }
+            "longrope" | "su" => Ok(RopeScaling::Long {
+                near: factors(files, self.short_factor.as_deref(), "short_factor")?,
+                far: factors(files, self.long_factor.as_deref(), "long_factor")?,
+                magnitude: need(self.attention_factor.or(self.long_magnitude()), "original_max_position_embeddings")?,
+            }),
             other => Err(refused(format!("rope_scaling.rope_type {other:?} is not supported"))),
         }
+    }
+
+    /// LongRoPE's `attention_factor` where it is not given.
+    fn long_magnitude(&self) -> Option<f64> {
+        let old = self.original_max_position_embeddings?;
+        let factor = self.factor.or(Some(self.max_position_embeddings? / old))?;
+        Some(if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / old.ln()).sqrt() })
     }
 
     /// A rotary embedding of heads of `head_dim` elements; the base where none is given is `theta`.
@@ -152,6 +182,11 @@ impl RopeScalingConfig {
         };
         let usable = share > 0.0 && share <= 1.0 && width > 0 && width.is_multiple_of(2);
         require(usable, files, CONFIG, "partial_rotary_factor must make an even number of elements of head_dim")?;
+        if let RopeScaling::Long { near, far, .. } = &scaling {
+            let each = near.len() == width / 2 && far.len() == width / 2;
+            let wanted = format!("rope_scaling.short_factor and long_factor must have {} numbers each", width / 2);
+            require(each, files, CONFIG, &wanted)?;
+        }
         Ok(RopeConfig { width, theta: self.rope_theta.unwrap_or(theta), scaling, sections: Vec::new() })
     }
 
@@ -163,6 +198,13 @@ impl RopeScalingConfig {
             _ => of(1.0),
         }
     }
+}
+
+fn factors(files: &Files, given: Option<&[f64]>, key: &str) -> Result<Vec<f64>, ModelError> {
+    let factors = given.unwrap_or_default();
+    let usable = !factors.is_empty() && factors.iter().all(|factor| factor.is_finite() && *factor > 0.0);
+    require(usable, files, CONFIG, &format!("rope_scaling.{key} must be a list of positive numbers"))?;
+    Ok(factors.to_vec())
 }
 
 impl TextConfig {
@@ -185,6 +227,8 @@ impl TextConfig {
         RopeScalingConfig {
             rope_theta: rope.rope_theta.or(self.rope_theta),
             partial_rotary_factor: rope.partial_rotary_factor.or(self.partial_rotary_factor),
+            original_max_position_embeddings: rope.original_max_position_embeddings.or(self.original_max_position_embeddings),
+            max_position_embeddings: rope.max_position_embeddings.or(self.max_position_embeddings),
             ..rope
         }
     }

@@ -212,7 +212,7 @@ impl Convolution {
         Ok(Self {
             before: w.norm("pre_layer_norm", width, norm)?,
             start: Projection::load(&[("linear_start", 2 * width)], width, stored, w)?,
-            filter: DepthwiseConv2d::load("depthwise_conv1d", width, window, w)?,
+            filter: DepthwiseConv2d::load("depthwise_conv1d", width, window, Bias::Absent, w)?,
             norm: w.norm("conv_norm", width, norm)?,
             activation: config.activation,
             end: Projection::load(&[("linear_end", width)], width, stored, w)?,

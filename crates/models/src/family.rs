@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::config::CONFIG;
 use crate::{
-    ModelError, Processor, SliceTable, gemma, gemma3, gemma3n, gemma4, idefics3, llama, llava, mistral3, qwen2_5_vl, qwen2_vl,
-    qwen3_5, qwen3_vl, voxtral,
+    ModelError, Processor, SliceTable, gemma, gemma3, gemma3n, gemma4, idefics3, llama, llava, mistral3, phi3, phi3v, phi4mm,
+    qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, voxtral,
 };
 
 /// Reads a family's processor.
@@ -42,6 +42,8 @@ pub static FAMILIES: &[Family] = &[
     llava::FAMILY,
     llava::NEXT,
     mistral3::FAMILY,
+    phi3v::FAMILY,
+    phi4mm::FAMILY,
     qwen2_vl::FAMILY,
     qwen2_5_vl::FAMILY,
     qwen3_vl::FAMILY,
@@ -59,6 +61,7 @@ pub static FAMILIES: &[Family] = &[
     qwen3_5::TEXT_MOE,
     llama::LLAMA,
     llama::MISTRAL,
+    phi3::FAMILY,
 ];
 
 /// A model ready to run.

@@ -7,9 +7,10 @@
 //!
 //! A family's folder has always the same rooms: `mod.rs` (the card), `config.rs` (Hugging Face names → blocks), `processor.rs`
 //! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
-//! tower and a decoder as one model, `llama` for the decoder that many have, `gemma` and `qwen` for those whole lines, `clip`, `siglip`,
+//! tower and a decoder as one model, `llama` and `phi3` for decoders that many have, `gemma` and `qwen` for those whole lines, `clip`, `siglip`,
 //! `whisper` and `conformer` for towers, `projection` for how their linear layers are stored, `features` for the choice of a tower's
-//! states, `matformer` for tables of slices, `text_only` for members without a tower.
+//! states, `tiles` for large pictures, `matformer` for tables of slices, `special_tokens` for ids that config.json leaves out, `text_only` for
+//! members without a tower.
 
 mod clip;
 mod config;
@@ -27,6 +28,9 @@ mod llama;
 mod llava;
 mod matformer;
 mod mistral3;
+mod phi3;
+mod phi3v;
+mod phi4mm;
 mod pixels;
 mod processor;
 mod projection;
@@ -37,12 +41,14 @@ mod qwen2_vl;
 mod qwen3_5;
 mod qwen3_vl;
 mod siglip;
+mod special_tokens;
 mod text_only;
+mod tiles;
 mod voxtral;
 mod whisper;
 
 pub use error::ModelError;
 pub use family::{FAMILIES, Family, LoadModel, LoadProcessor, Loaded, load};
 pub use matformer::SliceTable;
-pub use processor::{Marker, Media, Processed, Processor};
+pub use processor::{Marker, Media, Processed, Processor, media_in_words};
 pub use prompt::assemble;

@@ -8,7 +8,7 @@ use nn::{DecoderConfig, Files, Model, Weights};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::config::{CONFIG, TextConfig, head, merge, read_text, require};
+use crate::config::{CONFIG, TextConfig, head, merge, read_text, require, sliding_window};
 use crate::{Family, ModelError, text_only};
 
 pub const LLAMA: Family = Family {
@@ -67,7 +67,7 @@ pub fn decoder_config(files: &Files, defaults: Value) -> Result<DecoderConfig, M
     require(text.intermediate_size > 0, files, CONFIG, "intermediate_size must be positive")?;
     let mut decoder = text.decoder(files, head(tied))?;
     if extra.model_type == Class::Mistral {
-        let window = window(files, &read_text(files, defaults)?)?;
+        let window = sliding_window(files, Some(WINDOW))?;
         for attention in decoder.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
             attention.scores.window = window;
         }
@@ -75,17 +75,8 @@ pub fn decoder_config(files: &Files, defaults: Value) -> Result<DecoderConfig, M
     Ok(decoder)
 }
 
-/// Mistral's `sliding_window`: null is none, and what is absent has the default of the class.
-fn window(files: &Files, given: &Value) -> Result<Option<usize>, ModelError> {
-    const DEFAULT: usize = 4096;
-    let window = match given.get("sliding_window") {
-        None => Some(DEFAULT),
-        Some(Value::Null) => None,
-        Some(window) => Some(window.as_u64().unwrap_or(0) as usize),
-    };
-    require(window != Some(0), files, CONFIG, "sliding_window must be a positive number or null")?;
-    Ok(window)
-}
+/// Of Mistral's class.
+const WINDOW: usize = 4096;
 
 impl Class {
     fn defaults(self) -> Value {

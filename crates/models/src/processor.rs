@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use media::{Audio, Clip, Image, VideoInfo, VideoOptions};
 use nn::{MediaInput, MediaKind, Prompt};
-use text::Piece;
+use text::{NUMBER, Piece};
 
 use crate::ModelError;
 
@@ -11,8 +13,34 @@ use crate::ModelError;
 pub struct Marker {
     /// Kind of the item.
     pub kind: MediaKind,
-    /// Exact text in the rendered prompt.
+    /// Exact text in the rendered prompt; [`NUMBER`] in it stands for any number. Where the template takes words alone, it is what
+    /// is written for an item, and the number counts the items of its kind.
     pub text: &'static str,
+}
+
+impl Marker {
+    /// What of it a user must not be able to write.
+    pub fn protected(&self) -> &'static str {
+        self.text.split(NUMBER).next().unwrap_or(self.text)
+    }
+
+    /// Where it first stands in a text.
+    pub(crate) fn find(&self, text: &str) -> Option<Range<usize>> {
+        let Some((before, behind)) = self.text.split_once(NUMBER) else {
+            return text.find(self.text).map(|at| at..at + self.text.len());
+        };
+        text.match_indices(before).find_map(|(at, _)| {
+            let digits = at + before.len();
+            let count = text[digits..].bytes().take_while(u8::is_ascii_digit).count();
+            let end = digits + count;
+            (count > 0 && text[end..].starts_with(behind)).then_some(at..end + behind.len())
+        })
+    }
+}
+
+/// What stands for media where the chat template takes words alone, by kind: its first marker.
+pub fn media_in_words(processor: &dyn Processor) -> BTreeMap<&'static str, &'static str> {
+    processor.markers().iter().rev().map(|marker| (marker.kind.name(), marker.text)).collect()
 }
 
 /// A media item, decoded or about to be.
@@ -52,7 +80,7 @@ pub struct Processed {
 
 /// Makes media into model input. Pure: the same item always gives the same arrays.
 pub trait Processor: Send + Sync {
-    /// The markers that the chat template writes, one for each kind that is accepted.
+    /// The markers that chat templates write, at least one for each kind that is accepted.
     fn markers(&self) -> &'static [Marker];
 
     /// What the chat template is told that an item is, where it does not know the item's own kind.
@@ -81,5 +109,26 @@ pub trait Processor: Send + Sync {
     /// Sets positions and islands where they are not those of plain text.
     fn arrange(&self, prompt: &mut Prompt) {
         let _ = prompt;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_may_hold_any_number() {
+        let marker = |text| Marker { kind: MediaKind::Image, text };
+        let cases = [
+            ("<image>", "a<image><image>", Some(1..8)),
+            ("<image>", "a<image", None),
+            ("<|image_{n}|>", "a<|image_12|>b", Some(1..13)),
+            ("<|image_{n}|>", "<|image_|><|image_x|><|image_0|>", Some(21..32)),
+            ("<|image_{n}|>", "<|image_1", None),
+        ];
+        for (text, prompt, expected) in cases {
+            assert_eq!(marker(text).find(prompt), expected, "{text} in {prompt}");
+        }
+        assert_eq!(marker("<|image_{n}|>").protected(), "<|image_");
     }
 }

@@ -1,9 +1,10 @@
 use std::collections::HashMap;
+use std::ops::Range;
 
 use nn::{MediaKind, Placement, Prompt};
 use text::{Piece, Tokenizer};
 
-use crate::{ModelError, Processed, Processor};
+use crate::{Marker, ModelError, Processed, Processor};
 
 /// Puts media items in the places of their markers and tokenizes. The n-th marker of a kind belongs to the n-th item of that
 /// kind. Only the template can have written a marker: [`text::Guard`] keeps users' words from being one.
@@ -29,8 +30,8 @@ pub fn assemble(
     let mut rest = rendered;
     while let Some((at, marker)) = next_marker(rest, processor) {
         counts.entry(marker.kind).or_default().0 += 1;
-        pieces.push(Piece::Text(rest[..at].to_string()));
-        rest = &rest[at + marker.text.len()..];
+        pieces.push(Piece::Text(rest[..at.start].to_string()));
+        rest = &rest[at.end..];
         if let Some(item) = queues.get_mut(&marker.kind).and_then(Iterator::next) {
             let slots = item.pieces.iter().filter(|piece| matches!(piece, Piece::Slots { .. })).count();
             inputs.push((item.input, slots));
@@ -50,7 +51,7 @@ pub fn assemble(
     Ok(prompt)
 }
 
-fn next_marker<'a>(text: &str, processor: &'a dyn Processor) -> Option<(usize, &'a crate::Marker)> {
-    let found = processor.markers().iter().filter_map(|marker| Some((text.find(marker.text)?, marker)));
-    found.min_by_key(|(at, _)| *at)
+fn next_marker<'a>(text: &str, processor: &'a dyn Processor) -> Option<(Range<usize>, &'a Marker)> {
+    let found = processor.markers().iter().filter_map(|marker| Some((marker.find(text)?, marker)));
+    found.min_by_key(|(at, _)| at.start)
 }

@@ -2,6 +2,7 @@
 
 use nn::{Bias, Files, Linear, Mlp, NnError, Norm, NormConfig, Role, SIGLIP_NAMES, Tensor, Vit, VitConfig, Weights, patchify};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::ModelError;
 use crate::config::{CONFIG, require};
@@ -24,6 +25,21 @@ impl SiglipConfig {
     /// Patches along a side of the picture.
     pub fn side(&self) -> usize {
         self.image_size / self.patch_size.max(1)
+    }
+
+    /// `given` with widths and depth as the tensors below `w` have them, for checkpoints whose configuration leaves them out.
+    pub fn measured(given: Value, files: &Files, w: &Weights) -> Result<Self, ModelError> {
+        let mut config: Self =
+            serde_json::from_value(given).map_err(|e| ModelError::Config { file: files.label(CONFIG), reason: e.to_string() })?;
+        if let Some(&[width, channels, patch, _]) = w.shape("embeddings.patch_embedding.weight") {
+            (config.hidden_size, config.num_channels, config.patch_size) = (width, channels, patch);
+        }
+        if let Some(&[inner, _]) = w.shape("encoder.layers.0.mlp.fc1.weight") {
+            config.intermediate_size = inner;
+        }
+        config.num_hidden_layers = (0..).take_while(|i| w.has(&format!("encoder.layers.{i}.mlp.fc1.weight"))).count();
+        config.check(files)?;
+        Ok(config)
     }
 
     /// The sizes make sense together.
@@ -84,5 +100,43 @@ impl Siglip {
         let x = x.reshape((views, patches, width))?.broadcast_add(&self.position)?.reshape((views * patches, width))?;
         let x = self.norm.forward(&self.blocks.forward(x, &vec![patches; views], None, pause)?)?;
         Ok(x.reshape((views, patches, width))?)
+    }
+}
+
+/// Numbers of the places of patches in a table of `side` by `side`: places are stretched over a picture (NaViT; Dehghani et al. 2023,
+/// arXiv:2307.06304).
+pub fn places(rows: usize, columns: usize, side: usize) -> Vec<u32> {
+    let (down, across) = (stretched(rows, side), stretched(columns, side));
+    down.iter().flat_map(|row| across.iter().map(move |column| row * side as u32 + column)).collect()
+}
+
+/// For each of `count` patches side by side the one of `side` places that lies as far along. Many lie on the border between two
+/// places: f32 decides, as in the reference.
+fn stretched(count: usize, side: usize) -> Vec<u32> {
+    const END: f32 = 1.0 - 1e-6;
+    let step = 1.0 / count as f32;
+    let borders: Vec<f32> = (1..side).map(|place| (place as f64 / side as f64) as f32).collect();
+    let place = |patch: usize| borders.partition_point(|border| *border <= (patch as f32 * step).min(END)) as u32;
+    (0..count).map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_stretched_over_a_picture() {
+        let cases: [(usize, usize, &[u32]); 5] = [
+            (4, 4, &[0, 1, 2, 3]),
+            (2, 7, &[0, 3]),
+            (5, 3, &[0, 0, 1, 1, 2]),
+            (1, 70, &[0]),
+            // Patches 5, 10, 15 and 20 begin at the borders.
+            (25, 5, &[0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4]),
+        ];
+        for (count, side, expected) in cases {
+            assert_eq!(stretched(count, side), expected, "{count} patches, {side} places");
+        }
+        assert_eq!(places(2, 3, 4), [0, 1, 2, 8, 9, 10]);
     }
 }

@@ -1,8 +1,9 @@
 //! Families, or members of them, that take nothing but text: a decoder, and a processor that never has anything to do.
 
-use nn::{Decoder, DecoderConfig, Files, MediaInput, Model, NnError, Pause, Tensor, Weights};
+use nn::{Decoder, DecoderConfig, Files, MediaInput, Model, NnError, Pause, Prompt, Tensor, Weights};
 
 use crate::joined::{Encode, Joined};
+use crate::phi3::Near;
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 struct NoTower;
@@ -18,11 +19,14 @@ impl Encode for NoTower {
     }
 }
 
-struct TextProcessor;
+/// Has nothing to do but to tell long prompts from others.
+pub struct TextProcessor {
+    pub near: Near,
+}
 
 /// No configuration file is needed.
 pub fn processor(_: &Files) -> Result<Box<dyn Processor>, ModelError> {
-    Ok(Box::new(TextProcessor))
+    Ok(Box::new(TextProcessor { near: Near::ALL }))
 }
 
 impl Processor for TextProcessor {
@@ -32,5 +36,9 @@ impl Processor for TextProcessor {
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
         Err(media.refused())
+    }
+
+    fn arrange(&self, prompt: &mut Prompt) {
+        prompt.mode.reach = self.near.reach(prompt);
     }
 }

@@ -3,7 +3,7 @@
 //! models/whisper.
 
 use media::Audio;
-use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrogram, Spectrum};
+use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrogram, Spectrum, Window};
 use nn::{
     Activation, Bias, Conv1d, Conv1dConfig, Device, Files, Mlp, NnError, Norm, NormConfig, Pause, Role, Tensor, Vit, VitConfig,
     WHISPER_NAMES, Weights,
@@ -60,6 +60,7 @@ impl Features {
             frame: fft,
             hop,
             fft,
+            window: Window::Hann,
             edges: Edges::Mirrored,
             emphasis: Emphasis::Absent,
             spectrum: Spectrum::Power,

@@ -14,7 +14,7 @@ pub enum Activation {
     #[serde(rename = "sigmoid")]
     Sigmoid,
     /// x σ(x)
-    #[serde(rename = "silu")]
+    #[serde(rename = "silu", alias = "swish")]
     Silu,
     /// x Φ(x) (Hendrycks and Gimpel 2016)
     #[serde(rename = "gelu")]

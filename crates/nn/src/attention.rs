@@ -1,7 +1,7 @@
 //! softmax(q kᵀ) v, once for all: every decoder and tower comes here.
 
 use candle_core::{D, Tensor};
-use kernels::{KvFormat, Segments};
+use kernels::KvFormat;
 
 use crate::{HeadRange, NnError, host};
 
@@ -88,12 +88,29 @@ impl Qkv {
     }
 }
 
-/// Attention among the rows of each segment and nobody else (a picture's patches, say): x is laid out as `qkv` says, and the
-/// result is [rows, heads * head_dim]. Keys and values are rounded to `format` on the way.
+/// Runs of neighbouring rows that see each other and nobody else: the patches of a picture, say.
+#[derive(Debug, Clone, Copy)]
+pub struct Segments<'a> {
+    /// Rows of each.
+    pub lengths: &'a [usize],
+    /// How many of these, the last ones, see the others and are seen by nobody. Empty where all are seen.
+    pub onlookers: &'a [usize],
+}
+
+impl<'a> Segments<'a> {
+    /// All rows of a segment see each other.
+    pub fn whole(lengths: &'a [usize]) -> Self {
+        Self { lengths, onlookers: &[] }
+    }
+}
+
+/// Attention within segments: x is laid out as `qkv` says, and the result is [rows, heads * head_dim]. Keys and values are rounded
+/// to `format` on the way.
 ///
 /// # Errors
 /// Shapes do not fit, or the device failed.
-pub fn attention_within(x: &Tensor, qkv: Qkv, lengths: &[usize], scores: Scores, format: KvFormat) -> Result<Tensor, NnError> {
+pub fn attention_within(x: &Tensor, qkv: Qkv, segments: Segments, scores: Scores, format: KvFormat) -> Result<Tensor, NnError> {
+    let Segments { lengths, onlookers } = segments;
     let (rows, stride) = x.dims2()?;
     if rows != lengths.iter().sum::<usize>() || stride != qkv.stride() {
         return Err(NnError::Input("segments that cover all rows"));
@@ -101,7 +118,7 @@ pub fn attention_within(x: &Tensor, qkv: Qkv, lengths: &[usize], scores: Scores,
     if host::here(x) {
         return host::read(x, |x| {
             let [q, k, v] = [qkv.queries(), qkv.keys(), qkv.values()].map(|heads| heads.of(x, stride));
-            let segments = Segments { q, k, v, lengths };
+            let segments = kernels::Segments { q, k, v, lengths, onlookers };
             host::make((rows, qkv.width()), |y| {
                 kernels::attention_within(host::cpu(), segments, &scores.kernel(), format, y);
             })
@@ -110,9 +127,10 @@ pub fn attention_within(x: &Tensor, qkv: Qkv, lengths: &[usize], scores: Scores,
     let [q, k, v] = [qkv.queries().take(x)?, qkv.keys().take(x)?, qkv.values().take(x)?];
     let mut done = 0;
     let mut parts = Vec::with_capacity(lengths.len());
-    for &rows in lengths {
-        let part = |x: &Tensor| x.narrow(0, done, rows);
-        parts.push(attention_elsewhere(&part(&q)?, &part(&k)?, &part(&v)?, None, scores)?);
+    for (i, &rows) in lengths.iter().enumerate() {
+        let seen = rows - onlookers.get(i).copied().unwrap_or_default();
+        let part = |x: &Tensor, rows| x.narrow(0, done, rows);
+        parts.push(attention_elsewhere(&part(&q, rows)?, &part(&k, seen)?, &part(&v, seen)?, None, scores)?);
         done += rows;
     }
     Ok(Tensor::cat(&parts, 0)?)
@@ -144,6 +162,38 @@ impl Nearby {
                 let [q, k, v] = [self.qkv.queries(), self.qkv.keys(), self.qkv.values()].map(|heads| heads.of(x, stride));
                 let nearby = kernels::Nearby { q, k, v, distances, softcap: self.softcap as f32 };
                 host::make((rows, self.qkv.width()), |y| kernels::attention_nearby(host::cpu(), nearby, y))
+            })
+        })??
+    }
+}
+
+/// Attention among all rows of a sound, with a bias for how far apart two are; in main memory.
+#[derive(Debug)]
+pub struct Biased {
+    /// Queries, keys and values. There are as many of each.
+    pub qkv: Qkv,
+    /// [heads, 2 * reach]: for keys `reach` rows before the query, then one less, and so on; further away the bias of the end.
+    pub bias: Tensor,
+}
+
+impl Biased {
+    /// x, laid out as `qkv` says → [rows, heads * head_dim].
+    ///
+    /// # Errors
+    /// Shapes do not fit, or the tensors are not in main memory.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        let (rows, stride) = x.dims2()?;
+        let (heads, biases) = self.bias.dims2()?;
+        let fits = stride == self.qkv.stride() && [self.qkv.heads, self.qkv.kv_heads] == [heads; 2];
+        if !fits || biases == 0 || !biases.is_multiple_of(2) {
+            return Err(NnError::Input("as many queries as keys, and a bias for each distance"));
+        }
+        let scale = (self.qkv.head_dim as f32).powf(-0.5);
+        host::read(x, |x| {
+            host::read(&self.bias, |bias| {
+                let [q, k, v] = [self.qkv.queries(), self.qkv.keys(), self.qkv.values()].map(|heads| heads.of(x, stride));
+                let biased = kernels::Biased { q, k, v, scale, bias };
+                host::make((rows, self.qkv.width()), |y| kernels::attention_biased(host::cpu(), biased, y))
             })
         })??
     }

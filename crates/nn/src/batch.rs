@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Ahead, Cache, NnError, Prompt, Tensor};
+use crate::{Ahead, Cache, Mode, NnError, Prompt, Tensor};
 
 /// Tokens of several sequences, packed without padding. A span of one row and a span of five hundred take the same path.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +27,13 @@ impl Batch {
         Self {
             tokens: prompt.tokens.clone(),
             positions: (0..rows).map(|row| prompt.positions.at(row)).collect(),
-            spans: vec![Span { rows: 0..rows, start: 0, tables: vec![table; cache.groups()], islands: prompt.islands.clone() }],
+            spans: vec![Span {
+                rows: 0..rows,
+                start: 0,
+                tables: vec![table; cache.groups()],
+                islands: prompt.islands.clone(),
+                mode: prompt.mode,
+            }],
             media: Vec::new(),
             wanted,
         }
@@ -44,7 +50,7 @@ impl Batch {
 }
 
 /// One sequence's rows in a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Span {
     /// Rows of the batch.
     pub rows: Range<usize>,
@@ -56,6 +62,8 @@ pub struct Span {
     /// Ranges of token numbers whose members see each other in both directions (see [`crate::Prompt::islands`]); those that
     /// reach into `rows` lie in them entirely.
     pub islands: Vec<Range<usize>>,
+    /// How its rows are computed ([`crate::Prompt::mode`]).
+    pub mode: Mode,
 }
 
 impl Span {

@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn neighbouring_blocks_are_one_run() {
-        let span = Span { rows: 0..3, start: 9, tables: vec![vec![], vec![5, 6, 2]], islands: vec![] };
+        let span = Span { rows: 0..3, start: 9, tables: vec![vec![], vec![5, 6, 2]], ..Span::default() };
         for (from, expected) in [(0, vec![(20, 8), (8, 4)]), (5, vec![(25, 3), (8, 4)]), (9, vec![(9, 3)])] {
             assert_eq!(runs(&span, 1, from, 4), expected);
         }
@@ -357,7 +357,7 @@ mod tests {
     fn states_belong_to_sequences() {
         let spec = CacheSpec::new([LayerCache::State { numbers: 2 }]);
         let mut cache = Cache::new(&spec, &[4], 16, KvFormat::F32, &Device::Cpu).unwrap();
-        let span = |block: u32, start: usize| Span { rows: 0..1, start, tables: vec![vec![block]], islands: vec![] };
+        let span = |block: u32, start: usize| Span { rows: 0..1, start, tables: vec![vec![block]], ..Span::default() };
         for (i, state) in cache.states(0, &[span(3, 0), span(1, 0)]).unwrap().into_iter().enumerate() {
             assert_eq!(state, [0.0; 2]);
             state.fill(i as f32 + 1.0);

@@ -74,6 +74,16 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Maps one safetensors file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn of_file(files: &Files, name: &str) -> Result<Self, NnError> {
+        let mut checkpoint = Self { name: files.label(name), shards: Vec::with_capacity(1), entries: BTreeMap::new() };
+        checkpoint.add(files, name)?;
+        Ok(checkpoint)
+    }
+
     fn add(&mut self, files: &Files, name: &str) -> Result<(), NnError> {
         let file = files.label(name);
         let bytes = open(files, name)?;

@@ -47,7 +47,8 @@ pub struct Conv2d {
 /// A convolution that filters each channel on its own.
 #[derive(Debug)]
 pub struct DepthwiseConv2d {
-    filter: Vec<f32>, // [window, channels]
+    filter: Vec<f32>,       // [window, channels]
+    bias: Option<Vec<f32>>, // [channels]
     window: Window,
 }
 
@@ -77,11 +78,11 @@ impl Conv2d {
     ///
     /// # Errors
     /// A tensor is missing or shaped otherwise.
-    pub fn load(name: &str, [inputs, outputs]: [usize; 2], window: Window, w: &Weights) -> Result<Self, NnError> {
+    pub fn load(name: &str, [inputs, outputs]: [usize; 2], window: Window, bias: Bias, w: &Weights) -> Result<Self, NnError> {
         let [kh, kw] = window.kernel;
         let weight = w.tensor(&format!("{name}.weight"), &[outputs, inputs, kh, kw])?;
         let weight = weight.permute((0, 2, 3, 1))?.contiguous()?.reshape((outputs, kh * kw * inputs))?;
-        Ok(Self { linear: w.linear_of(weight, None)?, window })
+        Ok(Self { linear: w.linear_of(weight, bias_of(name, outputs, bias, w)?)?, window })
     }
 
     /// The same for planes of pixels, with a bias.
@@ -155,17 +156,18 @@ impl Conv2d {
 }
 
 impl DepthwiseConv2d {
-    /// Loads `name.weight` [channels, 1, window]; of a window one high, the height may be missing.
+    /// Loads `name.weight` [channels, 1, window] and, where present, `name.bias`; of a window one high, the height may be missing.
     ///
     /// # Errors
     /// The tensor is missing or shaped otherwise.
-    pub fn load(name: &str, channels: usize, window: Window, w: &Weights) -> Result<Self, NnError> {
+    pub fn load(name: &str, channels: usize, window: Window, bias: Bias, w: &Weights) -> Result<Self, NnError> {
         let [kh, kw] = window.kernel;
         let shape = [channels, 1, kh, kw];
         let shape = if kh == 1 { vec![channels, 1, kw] } else { shape.to_vec() };
         let weight = w.tensor(&format!("{name}.weight"), &shape)?.reshape((channels, kh * kw))?;
         let weight = weight.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-        Ok(Self { filter: weight.t()?.flatten_all()?.to_vec1()?, window })
+        let bias = bias_of(name, channels, bias, w)?.map(|bias| bias.to_device(&Device::Cpu)?.to_vec1()).transpose()?;
+        Ok(Self { filter: weight.t()?.flatten_all()?.to_vec1()?, bias, window })
     }
 
     /// The filtered picture.
@@ -179,10 +181,17 @@ impl DepthwiseConv2d {
             return Err(NnError::Input("a picture of as many channels as there are filters"));
         }
         let size = windows.counts();
-        let filter = Depthwise { weight: &self.filter, bias: None, channels };
+        let filter = Depthwise { weight: &self.filter, bias: self.bias.as_deref(), channels };
         let rows = host::read(&x.rows, |x| {
             host::make((size[0] * size[1], channels), |y| depthwise(host::cpu(), windows, filter, x, y))
         })??;
         Ok(FeatureMap { rows, size })
+    }
+}
+
+fn bias_of(name: &str, outputs: usize, bias: Bias, w: &Weights) -> Result<Option<Tensor>, NnError> {
+    match bias {
+        Bias::Absent | Bias::Except(_) => Ok(None),
+        Bias::Present => Ok(Some(w.tensor(&format!("{name}.bias"), &[outputs])?)),
     }
 }

@@ -1,6 +1,7 @@
 //! Tensors in main memory as slices, which is how they reach the crate `kernels`.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result as CandleResult, Shape, Storage, Tensor};
 use kernels::{Cpu, DenseFormat, KvFormat};
@@ -78,6 +79,18 @@ pub fn add_to(y: Tensor, x: &Tensor) -> Result<Tensor, NnError> {
     Ok(y)
 }
 
+/// Adds x to the rows of y from `first` on, in their place.
+///
+/// # Errors
+/// Shapes do not fit, or the device failed.
+pub fn add_rows(y: &Tensor, first: usize, x: &Tensor) -> Result<(), NnError> {
+    let rows = y.narrow(0, first, x.dim(0)?)?;
+    if here(y) {
+        return add_to(rows, x).map(drop);
+    }
+    Ok(y.slice_set(&(rows + x)?, 0, first)?)
+}
+
 /// x times a number. Takes the tensor's place where it can, so nobody else may hold it.
 ///
 /// # Errors
@@ -128,15 +141,20 @@ pub fn soft_cap(x: Tensor, cap: f64) -> Result<Tensor, NnError> {
 pub const NUMBERS_AT_A_TIME: usize = 4 << 20;
 
 /// Changes x [rows, width] by adding to it what `work` makes of some of its rows at a time; `inner` is the width of the widest
-/// intermediate result. `work` is handed neighbouring rows of x, and takes their place where it can.
-pub fn in_parts(x: Tensor, inner: usize, mut work: impl FnMut(Tensor) -> Result<Tensor, NnError>) -> Result<Tensor, NnError> {
+/// intermediate result. `work` is handed neighbouring rows of x and their numbers, and takes their place where it can.
+pub fn in_parts(
+    x: Tensor,
+    inner: usize,
+    mut work: impl FnMut(Tensor, Range<usize>) -> Result<Tensor, NnError>,
+) -> Result<Tensor, NnError> {
     let rows = x.dim(0)?;
     let part = (NUMBERS_AT_A_TIME / inner.max(1)).max(1);
     if !here(&x) || rows <= part {
-        return work(x);
+        return work(x, 0..rows);
     }
     for first in (0..rows).step_by(part) {
-        work(x.narrow(0, first, part.min(rows - first))?)?;
+        let rows = first..rows.min(first + part);
+        work(x.narrow(0, first, rows.len())?, rows)?;
     }
     Ok(x)
 }
@@ -157,7 +175,7 @@ impl<F: FnOnce(&mut [f32])> InplaceOp1 for Change<F> {
     }
 }
 
-fn range(layout: &Layout) -> CandleResult<std::ops::Range<usize>> {
+fn range(layout: &Layout) -> CandleResult<Range<usize>> {
     match layout.contiguous_offsets() {
         // A tensor without elements may begin behind its storage.
         Some((first, last)) if first == last => Ok(0..0),

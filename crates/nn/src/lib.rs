@@ -8,6 +8,7 @@
 //! settled in [`Weights`] while loading, so that `forward` never asks.
 
 mod activation;
+mod adapter;
 mod attention;
 mod batch;
 mod cache;
@@ -32,7 +33,8 @@ mod vit;
 mod weights;
 
 pub use activation::Activation;
-pub use attention::{Ahead, Nearby, Qkv, Scores, attention_within};
+pub use adapter::{Adapted, AdapterSet};
+pub use attention::{Ahead, Biased, Nearby, Qkv, Scores, Segments, attention_within};
 pub use batch::{Batch, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
@@ -52,7 +54,7 @@ pub use linear::{Embedding, Format, Linear, Packed};
 pub use model::{Model, Pause, argmax};
 pub use moe::{ExpertLinear, MoeConfig, RouterConfig, RouterGate, Routes, Scoring, SharedExpert, Shares, Weighed};
 pub use norm::{Norm, NormConfig};
-pub use prompt::{Array, MediaInput, MediaKind, Placement, Positions, Prompt};
+pub use prompt::{Array, MediaInput, MediaKind, Mode, Placement, Positions, Prompt, Reach};
 pub use quant::{Organization, Quant};
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
 pub use streams::{add_to_streams, mix_streams};

@@ -4,6 +4,7 @@ use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Module, Tensor};
 use kernels::{DenseMatrix, Out, QuantisedMatrix, Routes, Source};
 
+use crate::adapter::{Adapted, Adapter};
 use crate::importance::Watch;
 use crate::{Checkpoint, NnError, Quant, host};
 
@@ -15,6 +16,8 @@ pub struct Linear {
     outputs: usize,
     /// Sees every input while a model is watched.
     watch: Option<Watch>,
+    /// By number; most layers have none.
+    adapters: Box<[Option<Adapter>]>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,7 +42,7 @@ pub enum Format {
 impl Linear {
     /// A weight that was packed for the kernels, and a bias [outputs].
     pub(crate) fn packed(weight: Arc<Packed>, bias: Option<Tensor>) -> Self {
-        Self { outputs: weight.outputs(), weight: Weight::Packed(weight), bias, watch: None }
+        Self { outputs: weight.outputs(), weight: Weight::Packed(weight), bias, watch: None, adapters: Box::default() }
     }
 
     /// A weight [outputs, inputs] on another device than the CPU. Candle knows what to do with an importance for k-quants only.
@@ -61,12 +64,43 @@ impl Linear {
             }
             Format::Dense(dtype) => Weight::Dense(weight.to_dtype(dtype)?),
         };
-        Ok(Self { weight, bias, outputs, watch: None })
+        Ok(Self { weight, bias, outputs, watch: None, adapters: Box::default() })
     }
 
     /// The same layer, whose inputs are watched.
     pub(crate) fn watched(self, watch: Option<Watch>) -> Self {
         Self { watch, ..self }
+    }
+
+    /// The same layer with adapters, by their numbers.
+    pub(crate) fn with_adapters(self, adapters: Box<[Option<Adapter>]>) -> Self {
+        Self { adapters, ..self }
+    }
+
+    /// [rows, inputs] → [rows, outputs], with what the adapters add that the rows take.
+    ///
+    /// # Errors
+    /// The input has another width, or the device failed.
+    pub fn forward_adapted(&self, x: &Tensor, adapted: &Adapted) -> Result<Tensor, NnError> {
+        self.adapt(self.forward(x)?, x, adapted)
+    }
+
+    /// As [`Linear::add_to`], with what the adapters add that the rows take.
+    ///
+    /// # Errors
+    /// Shapes do not fit, or the device failed.
+    pub fn add_to_adapted(&self, y: Tensor, x: &Tensor, adapted: &Adapted) -> Result<Tensor, NnError> {
+        self.adapt(self.add_to(y, x)?, x, adapted)
+    }
+
+    fn adapt(&self, y: Tensor, x: &Tensor, adapted: &Adapted) -> Result<Tensor, NnError> {
+        for (number, adapter) in self.adapters.iter().enumerate() {
+            let runs = adapted.runs(number);
+            if let (Some(adapter), false) = (adapter, runs.is_empty()) {
+                adapter.add_to(&y, x, &runs)?;
+            }
+        }
+        Ok(y)
     }
 
     /// [rows, inputs] → [rows, outputs].

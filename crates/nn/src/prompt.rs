@@ -84,6 +84,11 @@ impl MediaInput {
         Self { kind, rows, hash: hash.finalize().into(), arrays }
     }
 
+    /// The same item with a further array.
+    pub fn with(&self, name: &'static str, array: Array) -> Self {
+        Self::new(self.kind, self.rows, self.arrays.clone().into_iter().chain([(name, array)]))
+    }
+
     /// An array on a device.
     ///
     /// # Errors
@@ -130,6 +135,25 @@ impl Positions {
     }
 }
 
+/// What a prompt decides about how its whole sequence is computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// Number of the adapters that linear layers take ([`crate::AdapterSet`]); none when absent.
+    pub adapter: Option<usize>,
+    /// Which frequencies a rotary embedding that has two kinds of them turns by.
+    pub reach: Reach,
+}
+
+/// How far a sequence looks, as rotary embeddings see it ([`crate::RopeScaling::Long`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// No further than in the first training.
+    #[default]
+    Near,
+    /// Further.
+    Far,
+}
+
 /// All that the engine knows of a request's content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
@@ -141,12 +165,14 @@ pub struct Prompt {
     pub islands: Vec<Range<usize>>,
     /// Rotary positions.
     pub positions: Positions,
+    /// How all its tokens, and those that follow, are computed.
+    pub mode: Mode,
 }
 
 impl Prompt {
     /// A prompt of text alone.
     pub fn text(tokens: Vec<u32>) -> Self {
-        Self { tokens, media: Vec::new(), islands: Vec::new(), positions: Positions::Linear }
+        Self { tokens, media: Vec::new(), islands: Vec::new(), positions: Positions::Linear, mode: Mode::default() }
     }
 }
 

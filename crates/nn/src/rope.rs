@@ -1,15 +1,16 @@
 //! Rotary position embedding (Su et al. 2021): pairs of elements are turned by angles that grow with the position.
 
 use std::f64::consts::TAU;
+use std::iter::repeat_n;
 
 use candle_core::{Device, Tensor};
 use kernels::rope::{Pairing, Rotation};
 
 use crate::norm::Norm;
-use crate::{NnError, host};
+use crate::{Batch, NnError, Reach, host};
 
 /// How frequencies are changed for contexts longer than those of the first training.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -50,6 +51,15 @@ pub enum RopeScaling {
         /// All are divided by it.
         factor: f64,
     },
+    /// Each divided by a factor of its own, of which there are two kinds (LongRoPE; Ding et al. 2024, arXiv:2402.13753).
+    Long {
+        /// For prompts as long as those of the first training ([`Reach::Near`]), one per pair.
+        near: Vec<f64>,
+        /// For longer ones.
+        far: Vec<f64>,
+        /// What cosines and sines are multiplied by (`attention_factor`).
+        magnitude: f64,
+    },
 }
 
 /// A rotary embedding of pairs of a head's elements.
@@ -69,6 +79,7 @@ pub struct RopeConfig {
 #[derive(Debug, Clone)]
 pub struct Rope {
     frequencies: Vec<f32>, // [half]
+    far: Option<Vec<f32>>, // [half], where those of far sequences are others
     axes: Vec<usize>,      // [half]
     magnitude: f32,
     pairing: Pairing,
@@ -86,11 +97,15 @@ impl Rope {
     /// Works out the frequencies of the pairs (i, i + half).
     pub fn new(config: &RopeConfig) -> Self {
         let half = config.width / 2;
-        let frequencies = (0..half).map(|i| config.frequency(i) as f32).collect();
+        let of = |reach: Reach| (0..half).map(|i| config.frequency(i, reach) as f32).collect();
+        let far = if let RopeScaling::Long { .. } = config.scaling { Some(of(Reach::Far)) } else { None };
         let mut axes: Vec<usize> = config.sections.iter().flat_map(|&(axis, pairs)| vec![axis; pairs]).collect();
         axes.resize(half, 0);
-        let magnitude = if let RopeScaling::Yarn { magnitude, .. } = config.scaling { magnitude as f32 } else { 1.0 };
-        Self { frequencies, axes, magnitude, pairing: Pairing::Halves }
+        let magnitude = match config.scaling {
+            RopeScaling::Yarn { magnitude, .. } | RopeScaling::Long { magnitude, .. } => magnitude as f32,
+            _ => 1.0,
+        };
+        Self { frequencies: of(Reach::Near), far, axes, magnitude, pairing: Pairing::Halves }
     }
 
     /// Frequencies of the pairs that two axes share in a picture: the first half turns by row, the second by column.
@@ -98,12 +113,8 @@ impl Rope {
         let quarter = width / 4;
         let frequency = |i: usize| theta.powf(-(2.0 * i as f64) / (width / 2) as f64) as f32;
         let frequencies: Vec<f32> = (0..quarter).map(frequency).collect();
-        Self {
-            frequencies: frequencies.repeat(2),
-            axes: [vec![1; quarter], vec![2; quarter]].concat(),
-            magnitude: 1.0,
-            pairing: Pairing::Halves,
-        }
+        let axes = [vec![1; quarter], vec![2; quarter]].concat();
+        Self { frequencies: frequencies.repeat(2), far: None, axes, magnitude: 1.0, pairing: Pairing::Halves }
     }
 
     /// The same with a head's frequencies dealt out to rows and columns by turns.
@@ -123,9 +134,27 @@ impl Rope {
     /// # Errors
     /// The device has no room.
     pub fn table(&self, positions: &[[u32; 3]], device: &Device) -> Result<RopeTable, NnError> {
-        let shape = (positions.len(), self.frequencies.len());
-        let turns = self.frequencies.iter().zip(&self.axes);
-        let angles: Vec<f32> = positions.iter().flat_map(|p| turns.clone().map(|(f, &axis)| f * p[axis] as f32)).collect();
+        self.turned(positions.iter().map(|position| (position, Reach::Near)), device)
+    }
+
+    /// Angles of a batch's rows.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn table_of(&self, batch: &Batch, device: &Device) -> Result<RopeTable, NnError> {
+        let reaches = batch.spans.iter().flat_map(|span| repeat_n(span.mode.reach, span.rows.len()));
+        self.turned(batch.positions.iter().zip(reaches), device)
+    }
+
+    fn turned<'a>(&self, rows: impl Iterator<Item = (&'a [u32; 3], Reach)>, device: &Device) -> Result<RopeTable, NnError> {
+        let mut angles: Vec<f32> = Vec::new();
+        for (position, reach) in rows {
+            let far = self.far.as_ref().filter(|_| reach == Reach::Far);
+            let turns = far.unwrap_or(&self.frequencies).iter().zip(&self.axes);
+            angles.extend(turns.map(|(frequency, axis)| frequency * position[*axis] as f32));
+        }
+        let half = self.frequencies.len();
+        let shape = (angles.len() / half.max(1), half);
         let grown = |function: fn(f32) -> f32| angles.iter().map(|&a| function(a) * self.magnitude).collect();
         let of = |function: fn(f32) -> f32| Tensor::from_vec(grown(function), shape, device);
         Ok(RopeTable { cos: of(f32::cos)?, sin: of(f32::sin)?, pairing: self.pairing })
@@ -134,11 +163,15 @@ impl Rope {
 
 impl RopeConfig {
     /// Of pair `i`, in radians per position.
-    fn frequency(&self, i: usize) -> f64 {
+    fn frequency(&self, i: usize, reach: Reach) -> f64 {
         let plain = self.theta.powf(-(2.0 * i as f64) / self.width as f64);
         let blended = |kept: f64, factor: f64| (1.0 - kept) * plain / factor + kept * plain;
         match self.scaling {
             RopeScaling::None => plain,
+            RopeScaling::Long { ref near, ref far, .. } => {
+                let factors = if reach == Reach::Far { far } else { near };
+                plain / factors.get(i).copied().unwrap_or(1.0)
+            }
             RopeScaling::Linear { factor } => plain / factor,
             RopeScaling::Proportional { share, .. } if i >= (share * (self.width / 2) as f64) as usize => 0.0,
             RopeScaling::Proportional { factor, .. } => plain / factor,
@@ -264,6 +297,7 @@ impl RopeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Mode, Span};
 
     #[test]
     fn turns_pairs_by_their_axis() {
@@ -321,10 +355,23 @@ mod tests {
         for (scaling, expected) in cases {
             let config = RopeConfig { width: 16, theta: 10_000.0, scaling, sections: Vec::new() };
             for (i, expected) in expected.into_iter().enumerate() {
-                let found = config.frequency(i);
-                assert!((found / expected - 1.0).abs() < 1e-5, "{scaling:?}, pair {i}: {found} {expected}");
+                let found = config.frequency(i, Reach::Near);
+                assert!((found / expected - 1.0).abs() < 1e-5, "{:?}, pair {i}: {found} {expected}", config.scaling);
             }
         }
+    }
+
+    #[test]
+    fn far_sequences_turn_by_other_factors() {
+        let scaling = RopeScaling::Long { near: vec![1.0, 2.0], far: vec![4.0, 8.0], magnitude: 2.0 };
+        let rope = Rope::new(&RopeConfig { width: 4, theta: 100.0, scaling, sections: Vec::new() });
+        let span = |rows, reach| Span { rows, mode: Mode { reach, ..Mode::default() }, ..Span::default() };
+        let spans = vec![span(0..1, Reach::Far), span(1..2, Reach::Near)];
+        let batch = Batch { positions: vec![[3; 3], [3; 3]], spans, ..Batch::default() };
+        let cos = rope.table_of(&batch, &Device::Cpu).unwrap().cos.to_vec2::<f32>().unwrap();
+        let expected = [[0.75f32, 0.0375], [3.0, 0.15]].map(|angles| angles.map(|angle| 2.0 * angle.cos()));
+        let differences = cos.iter().flatten().zip(expected.as_flattened()).map(|(a, b)| (a - b).abs());
+        assert!(differences.fold(0.0, f32::max) < 1e-6, "{cos:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 
 use kernels::KvFormat;
 
-use crate::attention::{Qkv, Scores, attention_within};
+use crate::attention::{Qkv, Scores, Segments, attention_within};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormConfig};
 use crate::rope::RopeTable;
@@ -54,6 +54,8 @@ pub struct Runs<'a> {
     pub segments: &'a [usize],
     /// What the segments are cut into for blocks that look no further.
     pub windows: &'a [usize],
+    /// As [`Segments::onlookers`], for blocks that see their segment.
+    pub onlookers: &'a [usize],
 }
 
 /// What the parts of a block are called.
@@ -161,7 +163,7 @@ impl Vit {
     /// # Errors
     /// Shapes do not fit, the device failed, or the pause said to stop.
     pub fn forward(&self, x: Tensor, segments: &[usize], rope: Option<&RopeTable>, pause: &mut Pause) -> Result<Tensor, NnError> {
-        let mut states = self.states(x, Runs { segments, windows: segments }, rope, pause)?;
+        let mut states = self.states(x, Runs::whole(segments), rope, pause)?;
         states.pop().ok_or(NnError::Input("a segment of patches"))
     }
 
@@ -199,12 +201,12 @@ impl Vit {
             }
             pause()?;
             let runs = match block.reach {
-                Reach::Segment => runs.segments,
-                Reach::Window => runs.windows,
+                Reach::Segment => Segments { lengths: runs.segments, onlookers: runs.onlookers },
+                Reach::Window => Segments::whole(runs.windows),
             };
             let scores = Scores::plain(self.qkv.head_dim);
             x = block.out.add_to(x, &attention_within(&qkv, self.qkv, runs, scores, self.format)?)?;
-            x = host::in_parts(x, block.up.outputs(), |x| {
+            x = host::in_parts(x, block.up.outputs(), |x, _| {
                 pause()?;
                 let inner = block.mlp.inner(block.up.forward(&block.norm2.forward(&x)?)?)?;
                 block.down.add_to(x, &inner)
@@ -219,6 +221,11 @@ impl Vit {
 }
 
 impl<'a> Runs<'a> {
+    /// Segments whose patches all see each other.
+    pub fn whole(segments: &'a [usize]) -> Self {
+        Self { segments, windows: segments, onlookers: &[] }
+    }
+
     /// The first segments, which have at most `rows_max` patches together or are a single one, and the others.
     fn split(self, rows_max: usize) -> (Self, Self) {
         let fits = |count: &usize| self.segments[..*count].iter().sum::<usize>() <= rows_max;
@@ -230,7 +237,11 @@ impl<'a> Runs<'a> {
             covered <= rows
         });
         let windows = self.windows.split_at(inside.count());
-        (Self { segments: now, windows: windows.0 }, Self { segments: later, windows: windows.1 })
+        let onlookers = self.onlookers.split_at(count.min(self.onlookers.len()));
+        (
+            Self { segments: now, windows: windows.0, onlookers: onlookers.0 },
+            Self { segments: later, windows: windows.1, onlookers: onlookers.1 },
+        )
     }
 }
 

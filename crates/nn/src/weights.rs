@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 
 use kernels::{KvFormat, Source};
 
+use crate::adapter::{Adapter, AdapterSet};
 use crate::importance::{Coverage, Importance, Observer, Watch};
 use crate::linear::{Embedding, Format, Linear, Packed};
 use crate::norm::{Norm, NormConfig};
@@ -111,6 +112,7 @@ pub struct Weights {
     prefix: String,
     role: Role,
     quantised: Arc<Quantised>,
+    adapters: Arc<[AdapterSet]>,
 }
 
 /// Matrices that were quantised so far.
@@ -124,8 +126,8 @@ impl Weights {
     /// The top of a checkpoint.
     pub fn new(checkpoint: Arc<Checkpoint>, settings: LoadSettings) -> Self {
         let dtype = settings.dtype.or(checkpoint.dtype()).unwrap_or(DType::F32);
-        let (prefix, quantised) = (String::new(), Arc::default());
-        Self { checkpoint, settings: Arc::new(settings), dtype, prefix, role: Role::Decoder, quantised }
+        let (prefix, role, settings) = (String::new(), Role::Decoder, Arc::new(settings));
+        Self { checkpoint, settings, dtype, prefix, role, quantised: Arc::default(), adapters: Arc::default() }
     }
 
     /// Tells that everything is loaded, and how much of it an importance was known for, if there is one.
@@ -158,6 +160,17 @@ impl Weights {
         self.at(found.or(names.first()).copied().unwrap_or_default())
     }
 
+    /// The top of another checkpoint that belongs to the same model. How far it is loaded is told nobody.
+    pub(crate) fn of(&self, checkpoint: Arc<Checkpoint>) -> Self {
+        let settings = LoadSettings { progress: Arc::new(|_, _| ()), ..(*self.settings).clone() };
+        Self { checkpoint, settings: Arc::new(settings), prefix: String::new(), adapters: Arc::default(), ..self.clone() }
+    }
+
+    /// The same position, where linear layers that are stored as one have adapters: the sets by their numbers.
+    pub fn with_adapters(&self, sets: Vec<AdapterSet>) -> Self {
+        Self { adapters: sets.into(), ..self.clone() }
+    }
+
     /// The same position for another use.
     pub fn role(&self, role: Role) -> Self {
         Self { role, ..self.clone() }
@@ -176,6 +189,11 @@ impl Weights {
     /// Whether there is a tensor of this name here.
     pub fn has(&self, name: &str) -> bool {
         self.checkpoint.has(&self.full(name))
+    }
+
+    /// The shape of a tensor here, for configurations that leave sizes out.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.checkpoint.shape(&self.full(name))
     }
 
     /// Marks tensors here whose names begin with `name` as known and not needed.
@@ -273,6 +291,16 @@ impl Weights {
         self.linear_from(&parts, biases)
     }
 
+    /// The same, where the checkpoint may keep all of them as one layer of another name.
+    ///
+    /// # Errors
+    /// A tensor is missing or shaped otherwise.
+    pub fn fused_or(&self, fused: &str, parts: &[Outputs], inputs: usize, bias: Bias) -> Result<Linear, NnError> {
+        let whole = Outputs::all(fused, parts.iter().map(Outputs::taken).sum());
+        let found = self.checkpoint.has(&self.weight_of(&Part::weight(whole.clone(), &[inputs])));
+        self.stacked_outputs(if found { std::slice::from_ref(&whole) } else { parts }, inputs, bias)
+    }
+
     /// A convolution whose stride is its kernel, as a linear layer over flattened patches: `name.weight`
     /// [outputs, patch...] and `name.bias` where present.
     ///
@@ -317,14 +345,16 @@ impl Weights {
         let linear = if self.device().is_cpu() {
             Linear::packed(Arc::new(self.packed(parts, inputs, format)?), bias)
         } else {
-            let weights = parts.iter().map(|part| part.outputs.of(self.raw(&part.name, &part.shape)?.flatten_from(1)?));
+            let weights = parts.iter().map(|part| {
+                part.outputs.of(self.checkpoint.tensor(&self.weight_of(part), &part.shape, self.device())?.flatten_from(1)?)
+            });
             // The parts have the same inputs.
             let importance = parts.first().map(|part| self.importance(&self.full(&part.name), inputs, format)).transpose()?;
             let weight = join(weights.collect::<Result<_, NnError>>()?)?;
             Linear::elsewhere(weight, bias, format, importance.flatten().as_deref())?
         };
         self.tell();
-        Ok(linear.watched(self.watch(parts)))
+        Ok(linear.watched(self.watch(parts)).with_adapters(self.adapters(parts)?))
     }
 
     /// Tells how far loading is.
@@ -337,9 +367,8 @@ impl Weights {
         let mut packed = Packed::new((outputs, inputs), format);
         let mut done = 0;
         for part in parts {
-            let name = self.full(&part.name);
-            let importance = self.importance(&name, inputs, format)?;
-            self.checkpoint.numbers(&name, &part.shape, |weight| {
+            let importance = self.importance(&self.full(&part.name), inputs, format)?;
+            self.checkpoint.numbers(&self.weight_of(part), &part.shape, |weight| {
                 for run in part.outputs.runs() {
                     packed.fill(done, weight.part(run.start * inputs..run.end * inputs), importance.as_deref());
                     done += run.len();
@@ -466,7 +495,21 @@ impl Weights {
     /// The topology speaks of what a language model with so many layers, which begins here, has not.
     pub(crate) fn check_topology(&self, layers: usize) -> Result<(), NnError> {
         let here = |name: &&str| name.starts_with(&self.prefix) || name.ends_with("lm_head.weight");
-        self.settings.topology.check(layers, self.checkpoint.names().filter(here))
+        let names: Vec<String> = self.checkpoint.names().filter(here).map(|name| name.replace(".base_layer.", ".")).collect();
+        self.settings.topology.check(layers, names.iter().map(String::as_str))
+    }
+
+    /// The full name of a layer's weight. Once adapters were trained for the layer, it lies a level further down (PEFT).
+    fn weight_of(&self, part: &Part) -> String {
+        let below = self.full(&format!("{}.base_layer.weight", part.outputs.name));
+        if self.checkpoint.has(&below) { below } else { self.full(&part.name) }
+    }
+
+    /// Of a linear layer, by number.
+    fn adapters(&self, parts: &[Part]) -> Result<Box<[Option<Adapter>]>, NnError> {
+        let ([part], Role::Decoder) = (parts, self.role) else { return Ok(Box::default()) };
+        let (layer, shape) = (self.full(part.outputs.name), (part.outputs.taken(), part.inputs()));
+        self.adapters.iter().map(|set| set.load(&layer, shape)).collect()
     }
 
     fn raw(&self, name: &str, shape: &[usize]) -> Result<Tensor, NnError> {

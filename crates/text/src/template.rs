@@ -1,11 +1,14 @@
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value as Jinja};
 use minijinja::{Environment, Error, ErrorKind, context};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::json::dumps;
 use crate::template_files::TemplateFile;
-use crate::{Dialect, Guard, TextError, Thinking, json};
+use crate::{Dialect, Guard, TextError, Thinking};
 
 /// Longest template source that is compiled, in bytes.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
@@ -31,6 +34,21 @@ pub struct Conversation {
     pub kwargs: Map<String, Value>,
     /// What `strftime_now` sees.
     pub now: DateTime<Utc>,
+    /// What stands for a media part where the template takes words alone, by the part's `type`; [`NUMBER`] in it is the part's
+    /// number among those of its type.
+    pub media: BTreeMap<&'static str, &'static str>,
+}
+
+/// Stands for a number, from 1 on, in [`Conversation::media`].
+pub const NUMBER: &str = "{n}";
+
+/// What a template takes for the content of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// A string, or a list of parts.
+    Parts,
+    /// A string.
+    Words,
 }
 
 /// A compiled Jinja chat template.
@@ -41,6 +59,7 @@ pub struct ChatTemplate {
     dialect: Dialect,
     thinking: Option<Thinking>,
     takes_tools: bool,
+    takes: Takes,
 }
 
 impl ChatTemplate {
@@ -66,7 +85,21 @@ impl ChatTemplate {
         };
         compile(TOOL_USE, tool_use)?;
         compile(CHAT, file.source)?;
-        Ok(Self { environment, tokens: file.tokens, source: file.name, dialect, thinking, takes_tools })
+        let (tokens, source) = (file.tokens, file.name);
+        let template = Self { environment, tokens, source, dialect, thinking, takes_tools, takes: Takes::Parts };
+        Ok(Self { takes: template.probe(), ..template })
+    }
+
+    /// Finds out what the template takes: one that takes words alone writes a list as it is, or nothing of it, or fails.
+    fn probe(&self) -> Takes {
+        const WORD: &str = "probe";
+        let written = |content: Value| {
+            let messages = vec![json!({"role": "user", "content": content})];
+            self.render(&Conversation { messages, ..Conversation::default() }, &Guard::new([])).unwrap_or_default()
+        };
+        let parts = written(json!([{"type": "text", "text": WORD}]));
+        let listed = ['"', '\''].iter().any(|quote| parts.contains(&format!("{quote}{WORD}{quote}")));
+        if written(WORD.into()).contains(WORD) && (listed || !parts.contains(WORD)) { Takes::Words } else { Takes::Parts }
     }
 
     /// How it writes calls of functions.
@@ -104,7 +137,11 @@ impl ChatTemplate {
             .map(|(k, v)| (k.clone(), protect(v, guard)))
             .collect();
         variables.extend(self.tokens.clone());
-        variables.insert("messages".into(), chat.messages.iter().map(|m| protect(m, guard)).collect());
+        let mut messages: Vec<Value> = chat.messages.iter().map(|m| protect(m, guard)).collect();
+        if self.takes == Takes::Words {
+            join_parts(&mut messages, &chat.media);
+        }
+        variables.insert("messages".into(), messages.into());
         variables.insert("add_generation_prompt".into(), true.into());
         if !chat.tools.is_empty() {
             variables.insert("tools".into(), chat.tools.iter().map(|t| protect(t, guard)).collect());
@@ -133,11 +170,28 @@ fn protect(value: &Value, guard: &Guard) -> Value {
     }
 }
 
+/// Writes parts one behind the other.
+fn join_parts(messages: &mut [Value], media: &BTreeMap<&str, &str>) {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for content in messages.iter_mut().filter_map(|message| message.get_mut("content")) {
+        let Value::Array(parts) = content else { continue };
+        let written = parts.iter().map(|part| match (part["text"].as_str(), part["type"].as_str().unwrap_or_default()) {
+            (Some(text), _) => text.to_string(),
+            (None, kind) => {
+                let number = seen.entry(kind.to_string()).or_default();
+                *number += 1;
+                media.get(kind).copied().unwrap_or_default().replace(NUMBER, &number.to_string())
+            }
+        });
+        *content = Value::String(written.collect());
+    }
+}
+
 fn to_json(Serde(value): Serde<Value>, kwargs: Kwargs) -> Result<Jinja, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     kwargs.get::<Option<bool>>("ensure_ascii")?;
     kwargs.assert_all_used()?;
-    json::dumps(&value, indent).map(Jinja::from).map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
+    dumps(&value, indent).map(Jinja::from).map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
 }
 
 fn raise_exception(message: String) -> Result<String, Error> {
@@ -168,7 +222,6 @@ fn one_line(error: &Error) -> String {
 mod tests {
     use super::*;
     use crate::{BREAK, without_breaks};
-    use serde_json::json;
 
     fn render(source: &str, messages: Value) -> Result<String, TextError> {
         let tokens = [("bos_token".to_string(), json!("<s>"))].into_iter().collect();
@@ -214,6 +267,34 @@ mod tests {
         for (tools, expected) in [(vec![], "no tools"), (vec![json!({}), json!({})], "2 tools")] {
             let chat = Conversation { tools, ..Conversation::default() };
             assert_eq!(template.render(&chat, &Guard::new([])).unwrap_or_else(|e| panic!("{e}")), expected);
+        }
+    }
+
+    #[test]
+    fn parts_are_written_out_for_templates_that_take_words() {
+        let picture = || json!({"type": "image"});
+        let messages = vec![
+            json!({"role": "user", "content": [picture(), {"type": "text", "text": "a<s>"}, picture()]}),
+            json!({"role": "user", "content": "b"}),
+            json!({"role": "user", "content": [{"type": "text", "text": "c"}, picture(), {"type": "audio"}]}),
+        ];
+        let media = BTreeMap::from([("image", "<{n}>"), ("audio", "<sound>")]);
+        let chat = Conversation { messages, media, ..Conversation::default() };
+        let words = "<1>a<·s><2>;b;c<3><sound>;";
+        let cases = [
+            ("{% for m in messages %}{{ m.content ~ ';' }}{% endfor %}", words),
+            ("{% for m in messages %}{{ m.content + ';' }}{% endfor %}", words),
+            ("{% for m in messages %}{% if m.content is string %}{{ m.content }};{% endif %}{% endfor %}", words),
+            (
+                "{% for m in messages %}{% for p in m.content %}{{ p.type or p }}.{% endfor %}{% endfor %}",
+                "image.text.image.b.text.image.audio.",
+            ),
+        ];
+        for (source, expected) in cases {
+            let file = TemplateFile { source: source.into(), ..TemplateFile::default() };
+            let template = ChatTemplate::new(file).unwrap_or_else(|e| panic!("{e}"));
+            let prompt = template.render(&chat, &Guard::new(["<s>".to_string()])).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(prompt.replace(BREAK, "·"), expected, "{source}");
         }
     }
 

@@ -323,7 +323,7 @@ fn segments_see_themselves_alone() {
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.1).collect();
         let (heads, kv_heads) = (sizes.heads, sizes.kv_heads);
         let (k, v) = (world.part(heads, kv_heads), world.part(heads + kv_heads, kv_heads));
-        let rows = Segments { q: world.queries(), k, v, lengths: &lengths };
+        let rows = Segments { q: world.queries(), k, v, lengths: &lengths, onlookers: &[] };
         let sinks: Vec<f32> = (0..heads).map(|head| head as f32 / 4.0).collect();
         for cpu in cpus {
             for format in FORMATS {
@@ -333,6 +333,27 @@ fn segments_see_themselves_alone() {
                 assert!(out == world.run(&cpu, format, &scores), "{cpu:?} {format:?}");
             }
         }
+    }
+}
+
+#[test]
+fn onlookers_see_and_are_not_seen() {
+    let (sizes, seen, scores) = (Sizes { heads: 3, kv_heads: 3, head_dim: 24, block_size: 16 }, 40, plain(24));
+    let world = World::new(sizes, &[(0, 180, &[])], &mut Rng::with_seed(11));
+    let (q, k, v) = (world.queries(), world.part(3, 3), world.part(6, 3));
+    for cpu in Cpu::each() {
+        let attend = |q, k, v, lengths: &[usize], onlookers: &[usize]| {
+            let mut out = vec![f32::NAN; lengths.iter().sum::<usize>() * 72];
+            attention_within(&cpu, Segments { q, k, v, lengths, onlookers }, &scores, KvFormat::F32, &mut out);
+            out
+        };
+        let out = attend(q, k, v, &[140, 40], &[100, 0]);
+        for first in [0, 40, 80, 120] {
+            let rows = seen.min(140 - first) * 72;
+            assert!(attend(q.part(first, 0..3), k, v, &[seen], &[])[..rows] == out[first * 72..][..rows], "{cpu:?} {first}");
+        }
+        let [q, k, v] = [q, k, v].map(|heads| heads.part(140, 0..3));
+        assert!(attend(q, k, v, &[40], &[]) == out[140 * 72..], "{cpu:?}");
     }
 }
 

@@ -22,7 +22,7 @@ thread_local! {
     static BLOCKS: Cell<Vec<Vec<Line>>> = const { Cell::new(Vec::new()) };
 }
 
-/// Rows that see all others of their segment and none of another: a picture's patches, say.
+/// Rows that see the others of their segment and none of another segment: a picture's patches, say.
 #[derive(Debug, Clone, Copy)]
 pub struct Segments<'a> {
     /// Queries.
@@ -33,6 +33,9 @@ pub struct Segments<'a> {
     pub v: HeadRows<'a>,
     /// Rows of each segment.
     pub lengths: &'a [usize],
+    /// How many of these, the last ones, see the others and are seen by nobody (margins of a picture, say); at least one is seen.
+    /// Empty where all are seen.
+    pub onlookers: &'a [usize],
 }
 
 /// Attention within segments, → out `[rows, heads * head_dim]`. Keys and values are stored in `format` on the way; of `scores`,
@@ -41,13 +44,14 @@ pub struct Segments<'a> {
 /// # Panics
 /// Lengths do not fit.
 pub fn attention_within(cpu: &Cpu, rows: Segments, scores: &Scores, format: KvFormat, out: &mut [f32]) {
-    let Segments { q, k, v, lengths } = rows;
+    let Segments { q, k, v, lengths, onlookers } = rows;
+    assert!(onlookers.is_empty() || onlookers.len() == lengths.len(), "onlookers of other segments");
     let kv_heads = k.heads;
     assert!(kv_heads > 0 && q.heads.is_multiple_of(kv_heads), "{} heads cannot share {kv_heads}", q.heads);
     let (group, stride) = (q.heads / kv_heads, q.heads * q.head_dim);
     let head = KvShape { kv_heads: 1, head_dim: q.head_dim, block_size: LANES }.block_bytes(format);
     let bytes = |length: &usize| length.div_ceil(LANES) * head;
-    let (mut row, mut rest) = (0, lengths);
+    let (mut row, mut rest, mut onlookers) = (0, lengths, onlookers);
     while !rest.is_empty() {
         let mut total = 0;
         let fits = |length: &&usize| {
@@ -55,6 +59,7 @@ pub fn attention_within(cpu: &Cpu, rows: Segments, scores: &Scores, format: KvFo
             total <= AT_ONCE
         };
         let (lengths, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        let onlookers_now = onlookers.split_off(..lengths.len()).unwrap_or_default();
         let heads_at_once = AT_ONCE / lengths.iter().map(bytes).sum::<usize>().max(1);
         for first in (0..kv_heads).step_by(heads_at_once.max(1)) {
             let heads = first..kv_heads.min(first + heads_at_once.max(1));
@@ -63,7 +68,8 @@ pub fn attention_within(cpu: &Cpu, rows: Segments, scores: &Scores, format: KvFo
                 Scores { window: None, chunk: None, sinks: scores.sinks.map(|sinks| &sinks[queries.clone()]), ..*scores };
             let begin = (row * stride + queries.start * q.head_dim).min(out.len());
             let out = Out { numbers: Disjoint::new(&mut out[begin..]), stride };
-            let part = Segments { q: q.part(row, queries), k: k.part(row, heads.clone()), v: v.part(row, heads), lengths };
+            let (q, k, v) = (q.part(row, queries), k.part(row, heads.clone()), v.part(row, heads));
+            let part = Segments { q, k, v, lengths, onlookers: onlookers_now };
             attend_part(cpu, part, &scores, format, out);
         }
         (row, rest) = (row + lengths.iter().sum::<usize>(), later);
@@ -77,16 +83,23 @@ fn attend_part(cpu: &Cpu, rows: Segments, scores: &Scores, format: KvFormat, out
     let shape = KvShape { kv_heads: rows.k.heads, head_dim: rows.k.head_dim, block_size };
     let blocks_of = |length: usize| length.div_ceil(block_size);
     let blocks: Vec<u32> = (0..).take(rows.lengths.iter().map(|length| blocks_of(*length)).sum()).collect();
-    let islands: Vec<Range<usize>> = rows.lengths.iter().map(|&length| 0..length).collect();
-    let mut spans: Vec<KvSpan> = Vec::with_capacity(rows.lengths.len());
+    let seen = |i: usize| rows.lengths[i] - rows.onlookers.get(i).copied().unwrap_or_default();
+    let islands: Vec<Range<usize>> = (0..rows.lengths.len()).map(|i| 0..seen(i)).collect();
+    let (mut stored, mut spans) = (Vec::with_capacity(islands.len()), Vec::with_capacity(islands.len()));
     let (mut row, mut rest) = (0, &blocks[..]);
     for (&length, island) in rows.lengths.iter().zip(&islands) {
         let (own, others) = rest.split_at(blocks_of(length));
-        spans.push(KvSpan { rows: row..row + length, start: 0, blocks: own, islands: from_ref(island) });
-        (row, rest) = (row + length, others);
+        let span = |rows: Range<usize>, start| KvSpan { rows, start, blocks: own, islands: from_ref(island) };
+        stored.push(span(row..row + island.end, 0));
+        spans.push(span(row..row + island.end, 0));
+        // Onlookers look from the places of the last of those that are seen.
+        let end = row + length;
+        let onlookers = (row + island.end..end).step_by(island.end.max(1)).map(|first| first..end.min(first + island.end));
+        spans.extend(onlookers.map(|rows| span(rows.clone(), island.end - rows.len())));
+        (row, rest) = (end, others);
     }
     let mut kv = KvCache::reusing(BLOCKS.take(), shape, blocks.len(), format);
-    kv.append(cpu, rows.k, rows.v, &spans);
+    kv.append(cpu, rows.k, rows.v, &stored);
     attend(cpu, rows.q, Past { kv: &kv, spans: &spans }, scores, out);
     BLOCKS.set(kv.into_blocks());
 }

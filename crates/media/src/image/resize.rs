@@ -16,6 +16,15 @@ const WEIGHT_BITS: u32 = 16;
 /// Most bits behind its point: 8 are the pixel's, two are room for sums that overshoot.
 const PRECISION_MAX: u32 = 32 - 8 - 2;
 
+/// How many bits weights have.
+#[derive(Debug, Clone, Copy)]
+enum Weights {
+    /// [`WEIGHT_BITS`].
+    Short,
+    /// [`PRECISION_MAX`] behind the point.
+    Long,
+}
+
 /// What goes into the pixels of a line.
 struct Windows {
     /// Bits behind the point of a weight.
@@ -63,7 +72,7 @@ impl Filter {
     }
 
     /// Windows for a line of `from` pixels that becomes one of `to`.
-    fn windows(self, from: usize, to: usize) -> Windows {
+    fn windows(self, from: usize, to: usize, weights: Weights) -> Windows {
         let scale = from as f64 / to as f64;
         let spread = scale.max(1.0);
         let support = self.support() * spread;
@@ -76,7 +85,10 @@ impl Filter {
             (first, plain.iter().map(|weight| weight / sum).collect::<Vec<f64>>())
         };
         let windows: Vec<(usize, Vec<f64>)> = (0..to).map(window).collect();
-        let precision = precision(windows.iter().flat_map(|(_, weights)| weights).copied().fold(0.0, f64::max));
+        let precision = match weights {
+            Weights::Short => precision(windows.iter().flat_map(|(_, weights)| weights).copied().fold(0.0, f64::max)),
+            Weights::Long => PRECISION_MAX,
+        };
         let fixed = |weights: Vec<f64>| weights.iter().map(|w| (w * f64::from(1 << precision)).round() as i32).collect();
         Windows {
             precision,
@@ -95,13 +107,22 @@ impl Image {
     /// The picture at another size, in fixed point, bit by bit as torchvision computes it: along rows first, then along columns.
     /// (Pillow differs in the bits of its weights, and so by a level or two here and there.)
     pub fn resize(&self, width: usize, height: usize, filter: Filter) -> Self {
-        let (width, height) = (width.max(1), height.max(1));
-        let rows = if width == self.width { self.clone() } else { self.resize_rows(width, filter) };
-        if height == self.height { rows } else { rows.resize_columns(height, filter) }
+        self.resize_with(width, height, filter, Weights::Short)
     }
 
-    fn resize_rows(&self, width: usize, filter: Filter) -> Self {
-        let Windows { precision, windows } = filter.windows(self.width, width);
+    /// The same, bit by bit as Pillow computes it.
+    pub fn resize_finely(&self, width: usize, height: usize, filter: Filter) -> Self {
+        self.resize_with(width, height, filter, Weights::Long)
+    }
+
+    fn resize_with(&self, width: usize, height: usize, filter: Filter, weights: Weights) -> Self {
+        let (width, height) = (width.max(1), height.max(1));
+        let rows = if width == self.width { self.clone() } else { self.resize_rows(filter.windows(self.width, width, weights)) };
+        if height == self.height { rows } else { rows.resize_columns(filter.windows(self.height, height, weights)) }
+    }
+
+    fn resize_rows(&self, Windows { precision, windows }: Windows) -> Self {
+        let width = windows.len();
         let mut rgb = Vec::with_capacity(width * self.height * 3);
         for line in self.rgb.chunks_exact(self.width * 3) {
             for window in &windows {
@@ -118,8 +139,8 @@ impl Image {
         Self { width, height: self.height, rgb }
     }
 
-    fn resize_columns(&self, height: usize, filter: Filter) -> Self {
-        let Windows { precision, windows } = filter.windows(self.height, height);
+    fn resize_columns(&self, Windows { precision, windows }: Windows) -> Self {
+        let height = windows.len();
         let line = self.width * 3;
         let mut rgb = Vec::with_capacity(line * height);
         let mut sums = vec![0i32; line];
@@ -144,9 +165,9 @@ fn to_level(sum: i32, precision: u32) -> u8 {
 mod tests {
     use super::*;
 
-    /// What torchvision makes of it. Pillow makes something else, each time.
+    /// What torchvision makes of it, and Pillow, which makes something else each time.
     #[test]
-    fn levels_are_those_of_torchvision() {
+    fn levels_are_those_of_torchvision_and_pillow() {
         let level = |x: usize, y: usize, channel: usize| ((37 * x + 101 * y + 59 * channel + 7 * x * y) % 256) as u8;
         let places = (0..2).flat_map(|y| (0..5).flat_map(move |x| (0..3).map(move |channel| level(x, y, channel))));
         let image = Image { width: 5, height: 2, rgb: places.collect() };
@@ -156,6 +177,13 @@ mod tests {
             (Filter::Lanczos, [50, 109, 174, 78, 133, 101, 114, 188, 88, 161, 156, 155, 153, 104, 143, 80, 147, 70]),
         ] {
             assert_eq!(image.resize(6, 1, filter).rgb, expected, "{filter:?}");
+        }
+        for (filter, expected) in [
+            (Filter::Bilinear, [51, 110, 169, 81, 140, 103, 115, 174, 105, 149, 154, 139, 150, 113, 140, 85, 144, 75]),
+            (Filter::Bicubic, [50, 109, 172, 79, 138, 98, 115, 183, 98, 155, 157, 145, 155, 106, 145, 82, 146, 72]),
+            (Filter::Lanczos, [50, 109, 174, 78, 133, 101, 114, 192, 88, 162, 156, 155, 152, 104, 142, 80, 147, 70]),
+        ] {
+            assert_eq!(image.resize_finely(6, 1, filter).rgb, expected, "{filter:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use media::{Limits, decode_image};
-use mistralrs_models::{Loaded, Media, assemble};
+use mistralrs_models::{Loaded, Marker, Media, assemble, media_in_words};
 use nn::{Files, Prompt, Tensor};
 use serde::Deserialize;
 use serde_json::json;
@@ -59,7 +59,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(files: &Files, model: &'a Loaded) -> Result<Self> {
-        let markers: Vec<&str> = model.processor.markers().iter().map(|marker| marker.text).collect();
+        let markers: Vec<&str> = model.processor.markers().iter().map(Marker::protected).collect();
         let name = "tokenizer.json";
         let tokenizer = Tokenizer::new(name, &files.read(name)?.ok_or("there is no tokenizer.json")?, &markers)?;
         let file = |name: &str| files.text(name).map(|text| text.map(|text| (name.to_string(), text)));
@@ -77,7 +77,10 @@ impl<'a> Reader<'a> {
             content.insert(0, json!({"type": "image"}));
         }
         let messages = vec![json!({"role": "user", "content": content})];
-        let asked = self.template.render(&Conversation { messages, ..Conversation::default() }, self.tokenizer.guard())?;
+        let asked = self.template.render(
+            &Conversation { messages, media: media_in_words(self.model.processor.as_ref()), ..Conversation::default() },
+            self.tokenizer.guard(),
+        )?;
         let prompt = |text: &str| assemble(text, items.clone(), self.model.processor.as_ref(), &self.tokenizer);
         let first = prompt(&asked)?.tokens.len() - 1;
         let prompt = prompt(&format!("{asked}{}", question.answer))?;

@@ -159,9 +159,9 @@ impl Layer {
         let active = self.altup.active(&predicted)?;
         let normed = self.before_mixer.forward(&active)?;
         let laurel = self.laurel.forward(&normed)?;
-        let mixed = self.mixer.out().forward(&self.mixer.mix(&normed, step, cache)?)?;
+        let mixed = self.mixer.out().forward_adapted(&self.mixer.mix(&normed, step, cache)?, step.adapted())?;
         let y = (((&active + self.after_mixer.forward(&mixed)?)? + laurel)? * FRAC_1_SQRT_2)?;
-        let made = self.ffn.forward(&self.before_ffn.forward(&y)?)?;
+        let made = self.ffn.forward(&self.before_ffn.forward(&y)?, step.adapted())?;
         let y = (y + self.after_ffn.forward(&made)?)?;
         let corrected = self.altup.correct(predicted, &active, &y)?;
         let added = self.per_layer.forward(&self.altup.scaled(&corrected)?, vectors)?;

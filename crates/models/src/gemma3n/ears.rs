@@ -41,7 +41,7 @@ impl Ears {
         for (i, ((&outputs, &kernel), &stride)) in sizes.enumerate() {
             let w = subsample.at(format!("conv_{i}"));
             let padding = Padding::Lines([[0, kernel[0] - 1], [1, 1]]);
-            let conv = Conv2d::load("conv", [channels, outputs], Window { kernel, stride, padding }, &w)?;
+            let conv = Conv2d::load("conv", [channels, outputs], Window { kernel, stride, padding }, Bias::Absent, &w)?;
             let norm = CumulativeNorm { weight: w.tensor("norm.weight", &[outputs])?, eps: config.sscp_conv_group_norm_eps };
             convolutions.push((conv, norm));
             (channels, pitches) = (outputs, (pitches + 2 - kernel[1]) / stride[1] + 1);

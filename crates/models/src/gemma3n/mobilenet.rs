@@ -2,8 +2,8 @@
 //! put together. Every convolution is followed by an RMS norm over channels.
 
 use nn::{
-    Activation, Conv2d, DepthwiseConv2d, FeatureMap, KvFormat, Linear, NnError, Norm, NormConfig, Pause, Qkv, Role, Scores,
-    Tensor, Weights, Window, attention_within, average_pool,
+    Activation, Bias, Conv2d, DepthwiseConv2d, FeatureMap, KvFormat, Linear, NnError, Norm, NormConfig, Pause, Qkv, Role, Scores,
+    Segments, Tensor, Weights, Window, attention_within, average_pool,
 };
 
 use super::config::ModelArguments;
@@ -194,7 +194,7 @@ impl Block {
             Self::Edge { stride } => {
                 let inner = rounded(4.0 * inputs as f64);
                 LoadedBlock::Edge(Box::new(Edge {
-                    widen: Conv2d::load("conv_exp", [inputs, inner], Window::square(3, stride), w)?,
+                    widen: Conv2d::load("conv_exp", [inputs, inner], Window::square(3, stride), Bias::Absent, w)?,
                     norm: w.norm("bn1", inner, NORM)?,
                     project: w.pointwise(&[("conv_pwl", outputs)], inner)?,
                     project_norm: w.norm("bn2", outputs, NORM)?,
@@ -243,7 +243,7 @@ impl Skip {
 impl Filter {
     /// A convolution and the norm behind it.
     fn load([conv, norm]: [&str; 2], channels: usize, window: Window, w: &Weights) -> Result<Self, NnError> {
-        Ok(Self { conv: DepthwiseConv2d::load(conv, channels, window, w)?, norm: w.norm(norm, channels, NORM)? })
+        Ok(Self { conv: DepthwiseConv2d::load(conv, channels, window, Bias::Absent, w)?, norm: w.norm(norm, channels, NORM)? })
     }
 
     fn forward(&self, x: &FeatureMap) -> Result<FeatureMap, NnError> {
@@ -337,7 +337,7 @@ impl Attention {
         };
         let heads = Qkv { heads: places / seen * self.heads, kv_heads: 1, head_dim: self.head_dim };
         let scores = Scores::plain(self.head_dim);
-        let mixed = attention_within(&qkv, heads, &[seen], scores, self.format)?;
+        let mixed = attention_within(&qkv, heads, Segments::whole(&[seen]), scores, self.format)?;
         let mixed = mixed.reshape((places, self.heads * self.head_dim))?;
         Ok(FeatureMap { rows: self.out.add_to(x.rows, &mixed)?, size: x.size })
     }

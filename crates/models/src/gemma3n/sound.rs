@@ -1,7 +1,7 @@
 //! Sound → spectrograms, in windows as long as the rows that stand for one.
 
 use media::Audio;
-use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrum};
+use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrum, Window};
 use nn::{Array, Files, MediaInput, MediaKind};
 use serde::Deserialize;
 use serde_json::json;
@@ -122,6 +122,7 @@ impl SoundConfig {
             frame: self.frame_length,
             hop: self.hop_length,
             fft: self.frame_length.next_power_of_two() * if self.fft_overdrive { 2 } else { 1 },
+            window: Window::Hann,
             edges: Edges::Silent { before: 0 },
             emphasis,
             spectrum: Spectrum::Magnitude,
@@ -144,6 +145,7 @@ mod tests {
             frame: 512,
             hop: 160,
             fft: 1024,
+            window: Window::Hann,
             edges: Edges::Silent { before: 0 },
             emphasis: Emphasis::Within(0.97),
             spectrum: Spectrum::Magnitude,

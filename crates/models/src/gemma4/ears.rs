@@ -71,7 +71,7 @@ impl Ears {
 impl Subsampling {
     fn load(config: &AudioConfig, channels: [usize; 2], w: &Weights) -> Result<Self, NnError> {
         Ok(Self {
-            convolution: Conv2d::load("conv", channels, WINDOW, w)?,
+            convolution: Conv2d::load("conv", channels, WINDOW, Bias::Absent, w)?,
             norm: w.norm("norm", channels[1], NormConfig::LayerUnbiased { eps: config.rms_norm_eps })?,
         })
     }

@@ -1,4 +1,4 @@
-use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrum};
+use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrum, Window};
 use media::{Audio, Clip, Image, VideoInfo, VideoOptions};
 use nn::{Array, Files, MediaInput, MediaKind, Prompt};
 use serde::Deserialize;
@@ -212,6 +212,7 @@ impl Sounds {
             frame: config.frame_length,
             hop: config.hop_length,
             fft: config.fft_length,
+            window: Window::Hann,
             edges: Edges::Silent { before: config.frame_length / 2 },
             emphasis: config.emphasis(),
             spectrum: Spectrum::Magnitude,

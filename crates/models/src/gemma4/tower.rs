@@ -1,6 +1,6 @@
 use nn::{
     Activation, Array, Bias, HeadRange, KvFormat, Linear, MediaInput, MediaKind, NnError, Norm, NormConfig, Pause, Qkv, Role,
-    Rope, RopeTable, Scores, Tensor, Weights, add_to, attention_within, average_pool_by, in_parts,
+    Rope, RopeTable, Scores, Segments, Tensor, Weights, add_to, attention_within, average_pool_by, in_parts,
 };
 
 use super::config::VisionConfig;
@@ -166,9 +166,9 @@ impl Block {
         mixed = self.v_norm.heads(mixed, heads.values())?;
         pause()?;
         let scores = Scores { scale: 1.0, ..Scores::plain(heads.head_dim) };
-        let mixed = attention_within(&mixed, heads, &[x.dim(0)?], scores, format)?;
+        let mixed = attention_within(&mixed, heads, Segments::whole(&[x.dim(0)?]), scores, format)?;
         let x = add_to(x, &self.after_mixer.forward(&self.out.forward(&mixed)?)?)?;
-        in_parts(x, 2 * self.inner, |x| {
+        in_parts(x, 2 * self.inner, |x, _| {
             pause()?;
             let both = self.gate_up.forward(&self.before_mlp.forward(&x)?)?;
             let made = self.down.forward(&self.activation.gate(both)?)?;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::anyres::Pinpoints;
 use crate::config::{CONFIG, PREPROCESSOR, read, require};
 use crate::features::{FeatureLayers, Features};
-use crate::pixels::{PixelDefaults, Size};
+use crate::pixels::Size;
 use crate::siglip::SiglipConfig;
 use crate::{ModelError, clip, llama};
 
@@ -95,13 +95,6 @@ pub struct ProcessorConfig {
     pub do_pad: bool,
     image_grid_pinpoints: Vec<[usize; 2]>,
 }
-
-/// Statistics and filter of the class.
-pub const PIXELS: PixelDefaults = PixelDefaults {
-    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
-    resample: 3,
-};
 
 impl ProcessorConfig {
     /// Reads it, and compares it with what the tower takes.

@@ -2,9 +2,9 @@ use nn::{Activation, Bias, Files, Linear, MediaInput, Model, NnError, Pause, Rol
 
 use super::anyres::{Grid, Pinpoints};
 use super::config::{Config, Select, decoder};
-use crate::ModelError;
 use crate::clip::Clip;
 use crate::joined::{Encode, Joined, Layout};
+use crate::{ModelError, tiles};
 
 /// Views → rows: tower, two matrices.
 struct Tower {
@@ -23,8 +23,6 @@ enum Packing {
     /// Those of the whole, then those of the tiles' patches.
     Grid {
         pinpoints: Pinpoints,
-        /// Patches along a side of a view.
-        side: usize,
         newline: Tensor, // [1, 1, hidden]
     },
 }
@@ -38,7 +36,7 @@ pub fn llava_next(files: &Files, w: &Weights) -> Result<Box<dyn Model>, ModelErr
         const NEWLINE: &str = "image_newline";
         let place = if w.has(NEWLINE) { w.clone() } else { w.at("model") };
         let newline = place.tensor(NEWLINE, &[hidden])?.reshape((1, 1, hidden)).map_err(NnError::from)?;
-        Ok(Packing::Grid { pinpoints: config.pinpoints(files)?, side: config.vision_config.side(), newline })
+        Ok(Packing::Grid { pinpoints: config.pinpoints(files)?, newline })
     })
 }
 
@@ -67,15 +65,14 @@ impl Encode for Tower {
     fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
         match &self.packing {
             Packing::View => self.project(&self.look(input, 1, pause)?.flatten_to(1)?),
-            Packing::Grid { pinpoints, side, newline } => {
+            Packing::Grid { pinpoints, newline } => {
                 let grid = grid(pinpoints, input)?;
                 let x = self.look(input, 1 + grid.rows * grid.columns, pause)?;
                 let whole = self.project(&x.get(0)?)?;
                 pause()?;
-                let patches = self.project(&kept(&x, &grid, *side)?)?;
+                let patches = self.project(&kept(&x, &grid)?)?;
                 let lines = patches.reshape((grid.down.count, grid.across.count, patches.dim(1)?))?;
-                let ends = newline.expand((grid.down.count, 1, patches.dim(1)?))?;
-                Ok(Tensor::cat(&[whole, Tensor::cat(&[lines, ends], 1)?.flatten_to(1)?], 0)?)
+                Ok(Tensor::cat(&[whole, tiles::with_ends(&lines, newline)?], 0)?)
             }
         }
     }
@@ -108,10 +105,8 @@ fn grid(pinpoints: &Pinpoints, input: &MediaInput) -> Result<Grid, NnError> {
 }
 
 /// Views [1 + tiles, side * side, width], of which the first is the whole → the tiles' patches that are no margin, line by line.
-fn kept(x: &Tensor, grid: &Grid, side: usize) -> Result<Tensor, NnError> {
+fn kept(x: &Tensor, grid: &Grid) -> Result<Tensor, NnError> {
     let Grid { rows, columns, down, across, .. } = *grid;
-    let width = x.dim(2)?;
-    let tiles = x.narrow(0, 1, rows * columns)?.reshape((rows, columns, side, side, width))?;
-    let lines = tiles.permute((0, 2, 1, 3, 4))?.reshape((rows * side, columns * side, width))?;
+    let lines = tiles::joined(&x.narrow(0, 1, rows * columns)?, rows, columns)?;
     Ok(lines.narrow(0, down.first, down.count)?.narrow(1, across.first, across.count)?.contiguous()?.flatten_to(1)?)
 }

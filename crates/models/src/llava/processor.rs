@@ -3,7 +3,8 @@ use nn::{Array, Files, MediaInput, MediaKind};
 use text::Piece;
 
 use super::anyres::Pinpoints;
-use super::config::{Config, PIXELS, ProcessorConfig};
+use super::config::{Config, ProcessorConfig};
+use crate::clip;
 use crate::pixels::Pixels;
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
@@ -53,7 +54,7 @@ fn load(
 ) -> Result<Box<dyn Processor>, ModelError> {
     let model = Config::read(files)?;
     let config = ProcessorConfig::read(files, &model)?;
-    let pixels = Pixels::read(files, PIXELS)?;
+    let pixels = Pixels::read(files, clip::PIXELS)?;
     let look = look(&config, &model, &pixels)?;
     let (side, image_token, rows_per_view) = (model.vision_config.image_size, model.image_token(), model.rows_per_view());
     Ok(Box::new(Llava { pixels, look, side, image_token, rows_per_view }))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fixtures::{Array as Reference, arrays, root};
 use media::{AudioOptions, Interest, Limits, Video, VideoOptions, decode_audio, decode_image};
-use mistralrs_models::{Family, Loaded, Media, Processed, Processor, assemble, load};
+use mistralrs_models::{Family, Loaded, Marker, Media, Processed, Processor, assemble, load, media_in_words};
 use nn::{Array, Files, LoadSettings, Prompt, Slice};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ impl Subject {
     pub fn load_slice(files: &Files, slice: Option<Slice>) -> Self {
         let loaded =
             load(files, LoadSettings { slice, ..LoadSettings::default() }).unwrap_or_else(|e| panic!("{}: {e}", files.name()));
-        let markers: Vec<&str> = loaded.processor.markers().iter().map(|m| m.text).collect();
+        let markers: Vec<&str> = loaded.processor.markers().iter().map(Marker::protected).collect();
         let tokenizer = Tokenizer::new("tokenizer.json", &files.read("tokenizer.json").unwrap().unwrap(), &markers).unwrap();
         let file = |name: &str| files.text(name).map(|text| text.map(|text| (name.to_string(), text)));
         let of_family = loaded.processor.chat_template();
@@ -81,7 +81,7 @@ impl Subject {
             }
         }
         let kwargs = request["chat_template_kwargs"].as_object().cloned().unwrap_or_default();
-        let conversation = Conversation { messages, kwargs, ..Conversation::default() };
+        let conversation = Conversation { messages, kwargs, media: media_in_words(self.processor()), ..Conversation::default() };
         let rendered = self.template.render(&conversation, self.tokenizer.guard()).unwrap();
         let prompt = assemble(&rendered, items, self.processor(), &self.tokenizer).unwrap();
         Some(Prepared { rendered: without_breaks(&rendered), prompt })

@@ -72,7 +72,7 @@ impl<'a> Sequence<'a> {
         let islands = self.prompt.islands.clone();
         // The same numbers in every group; the first is that of a state.
         let tables = vec![self.blocks.clone(); room.cache.groups()];
-        batch.spans.push(Span { rows: first..first + count, start, tables, islands });
+        batch.spans.push(Span { rows: first..first + count, start, tables, islands, mode: self.prompt.mode });
         for (item, rows) in self.prompt.media.iter().zip(&self.encoded) {
             let mut row = 0;
             for at in &item.at {

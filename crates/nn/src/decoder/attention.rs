@@ -43,7 +43,7 @@ impl Attention {
         };
         let parts: Vec<Outputs> = std::iter::once(queries).chain(kv).chain(gates).collect();
         Ok(Self {
-            inputs: w.stacked_outputs(&parts, hidden, Bias::when(config.qkv_bias))?,
+            inputs: w.fused_or("qkv_proj", &parts, hidden, Bias::when(config.qkv_bias))?,
             out: w.linear("o_proj", q, hidden, Bias::Absent)?,
             q_norm: head_norm("q_norm", config.qk_norm)?,
             k_norm: head_norm("k_norm", k_norm)?,
@@ -58,7 +58,7 @@ impl Attention {
         let AttentionConfig { heads, kv_heads, head_dim, rope, scores, .. } = self.config;
         let qkv = Qkv { heads, kv_heads, head_dim };
         let rope = step.rope(rope);
-        let mut x = self.inputs.forward(x)?;
+        let mut x = self.inputs.forward_adapted(x, step.adapted())?;
         let mut past = cache.layer(place);
         let behind = match self.config.kv {
             KvSource::Own | KvSource::OwnKeys => {

@@ -4,7 +4,7 @@ use super::config::{Ffn, GatedConfig, Gates};
 use crate::linear::Linear;
 use crate::moe::Moe;
 use crate::weights::{Bias, Outputs, Weights};
-use crate::{NnError, host};
+use crate::{Adapted, NnError, host};
 
 /// The feed-forward part of a layer.
 #[derive(Debug)]
@@ -40,9 +40,9 @@ impl FeedForward {
     ///
     /// # Errors
     /// Shapes do not fit, or the device failed.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+    pub fn forward(&self, x: &Tensor, adapted: &Adapted) -> Result<Tensor, NnError> {
         match &self.0 {
-            Kind::Gated(gated) => gated.down.forward(&gated.inner(x)?),
+            Kind::Gated(gated) => gated.down.forward_adapted(&gated.inner(x, adapted)?, adapted),
             Kind::Moe(moe) => moe.add_to(x.zeros_like()?, x),
         }
     }
@@ -51,9 +51,9 @@ impl FeedForward {
     ///
     /// # Errors
     /// Shapes do not fit, or the device failed.
-    pub fn add_to(&self, y: Tensor, x: &Tensor) -> Result<Tensor, NnError> {
+    pub fn add_to(&self, y: Tensor, x: &Tensor, adapted: &Adapted) -> Result<Tensor, NnError> {
         match &self.0 {
-            Kind::Gated(gated) => gated.down.add_to(y, &gated.inner(x)?),
+            Kind::Gated(gated) => gated.down.add_to_adapted(y, &gated.inner(x, adapted)?, adapted),
             Kind::Moe(moe) => moe.add_to(y, x),
         }
     }
@@ -73,15 +73,15 @@ impl Gated {
         let GatedConfig { inner, stored, .. } = config;
         let first = |name| Outputs::some(name, stored, 0..inner);
         Ok(Self {
-            gate_up: w.stacked_outputs(&[first("gate_proj"), first("up_proj")], hidden, Bias::Absent)?,
+            gate_up: w.fused_or("gate_up_proj", &[first("gate_proj"), first("up_proj")], hidden, Bias::Absent)?,
             down: w.linear_of_first("down_proj", (inner, stored), hidden)?,
             config,
         })
     }
 
     /// [rows, hidden] → what the last projection takes, [rows, inner]
-    pub fn inner(&self, x: &Tensor) -> Result<Tensor, NnError> {
-        let both = self.gate_up.forward(x)?;
+    pub fn inner(&self, x: &Tensor, adapted: &Adapted) -> Result<Tensor, NnError> {
+        let both = self.gate_up.forward_adapted(x, adapted)?;
         let both = match self.config.gates {
             Gates::All => both,
             Gates::Above { deviations } => above(both, self.config.inner, deviations)?,

@@ -24,7 +24,7 @@ pub use vocabulary::Vocabulary;
 
 use crate::norm::Norm;
 use crate::weights::Weights;
-use crate::{Batch, Cache, CacheSpec, MediaRows, NnError, Rope, Tensor, host};
+use crate::{Adapted, Batch, Cache, CacheSpec, MediaRows, NnError, Rope, Tensor, host};
 
 /// A loaded decoder.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Decoder {
         let mut x = rows;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.mix(x, &step, cache)?;
-            x = layer.work(x)?;
+            x = layer.work(x, step.adapted())?;
             if let (Some(input), Some(vectors)) = (&layer.per_layer, &vectors) {
                 let told = input.forward(&x, &vectors[i])?;
                 x = host::add_to(x, &told)?;
@@ -122,8 +122,7 @@ impl Decoder {
 fn add_media(x: &Tensor, media: &[MediaRows], number: usize) -> Result<(), NnError> {
     for item in media {
         let rows = item.part(number, x.dim(1)?)?;
-        let sum = (x.narrow(0, item.at, rows.dim(0)?)? + rows)?;
-        x.slice_set(&sum, 0, item.at)?;
+        host::add_rows(x, item.at, &rows)?;
     }
     Ok(())
 }
@@ -158,22 +157,23 @@ impl Layer {
         let (LayerNorms::Pre { mixer: before, .. } | LayerNorms::Sandwich { before_mixer: before, .. }) = &self.norms;
         let mixed = self.mixer.mix(&before.forward(&x)?, step, cache)?;
         match &self.norms {
-            LayerNorms::Pre { .. } => self.mixer.out().add_to(x, &mixed),
+            LayerNorms::Pre { .. } => self.mixer.out().add_to_adapted(x, &mixed, step.adapted()),
             LayerNorms::Sandwich { after_mixer, .. } => {
-                host::add_to(x, &after_mixer.forward(&self.mixer.out().forward(&mixed)?)?)
+                host::add_to(x, &after_mixer.forward(&self.mixer.out().forward_adapted(&mixed, step.adapted())?)?)
             }
         }
     }
 
     /// x + what working on each token makes of it.
-    fn work(&self, x: Tensor) -> Result<Tensor, NnError> {
+    fn work(&self, x: Tensor, adapted: &Adapted) -> Result<Tensor, NnError> {
         let (LayerNorms::Pre { ffn: before, .. } | LayerNorms::Sandwich { before_ffn: before, .. }) = &self.norms;
-        host::in_parts(x, self.ffn.width(), |x| {
+        host::in_parts(x, self.ffn.width(), |x, rows| {
+            let adapted = &adapted.part(rows);
             let normed = before.forward(&x)?;
             let made = match (&self.norms, &self.beside) {
-                (LayerNorms::Pre { .. }, None) => return self.ffn.add_to(x, &normed),
-                (_, None) => self.ffn.forward(&normed)?,
-                (_, Some(beside)) => beside.join(self.ffn.forward(&normed)?, &x)?,
+                (LayerNorms::Pre { .. }, None) => return self.ffn.add_to(x, &normed, adapted),
+                (_, None) => self.ffn.forward(&normed, adapted)?,
+                (_, Some(beside)) => beside.join(self.ffn.forward(&normed, adapted)?, &x)?,
             };
             match &self.norms {
                 LayerNorms::Pre { .. } => host::add_to(x, &made),

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use candle_core::{Device, Tensor};
 
 use crate::rope::RopeTable;
-use crate::{Ahead, Batch, NnError, Rope, Scores, Span};
+use crate::{Adapted, Ahead, Batch, NnError, Rope, Scores, Span};
 
 /// What the layers of one step share: the batch, rotary angles, and masks.
 pub struct Step<'a> {
     pub(crate) batch: &'a Batch,
     ropes: Vec<RopeTable>,
+    adapted: Adapted,
     masks: RefCell<HashMap<Sight, View>>,
     device: Device,
 }
@@ -32,8 +33,13 @@ impl<'a> Step<'a> {
     /// # Errors
     /// The device has no room.
     pub fn new(batch: &'a Batch, ropes: &[Rope], device: &Device) -> Result<Self, NnError> {
-        let ropes = ropes.iter().map(|rope| rope.table(&batch.positions, device)).collect::<Result<_, _>>()?;
-        Ok(Self { batch, ropes, masks: RefCell::default(), device: device.clone() })
+        let ropes = ropes.iter().map(|rope| rope.table_of(batch, device)).collect::<Result<_, _>>()?;
+        Ok(Self { batch, ropes, adapted: Adapted::of(&batch.spans), masks: RefCell::default(), device: device.clone() })
+    }
+
+    /// Which rows take which adapters.
+    pub fn adapted(&self) -> &Adapted {
+        &self.adapted
     }
 
     pub(crate) fn rope(&self, index: usize) -> &RopeTable {
@@ -87,7 +93,7 @@ mod tests {
         ];
         for (start, rows, window, ahead, expected) in cases {
             let islands = if start == 2 && rows == 4 { vec![island.clone()] } else { vec![] };
-            let span = Span { rows: 0..rows, start, tables: vec![], islands };
+            let span = Span { rows: 0..rows, start, islands, ..Span::default() };
             let mask = view(&span, window, ahead, &Device::Cpu).unwrap().mask.unwrap().to_vec2::<f32>().unwrap();
             let drawn: Vec<String> =
                 mask.iter().map(|line| line.iter().map(|&m| if m == 0.0 { 'x' } else { '.' }).collect()).collect();

@@ -14,7 +14,7 @@ use router::Router;
 use crate::decoder::Gated;
 use crate::linear::Linear;
 use crate::weights::{Bias, Role, Weights};
-use crate::{Activation, GatedConfig, NnError, host};
+use crate::{Activation, Adapted, GatedConfig, NnError, host};
 
 /// A router, its experts, and an expert for all.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,7 +123,7 @@ impl Moe {
 
 impl Shared {
     fn add_to(&self, y: Tensor, x: &Tensor) -> Result<Tensor, NnError> {
-        let inner = self.expert.inner(x)?;
+        let inner = self.expert.inner(x, &Adapted::default())?;
         let inner = match &self.gate {
             // What scales the result scales what it is made of.
             Some(gate) => host::scale_rows(inner, &Activation::Sigmoid.forward(gate.forward(x)?)?)?,

@@ -39,6 +39,11 @@ impl<'a> Outputs<'a> {
         [0..width, width..2 * width].map(|taken| Self { name, count, group: 2 * width, taken })
     }
 
+    /// How many are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.runs().map(|run| run.len()).sum()
+    }
+
     /// The places of those that are taken.
     pub(super) fn runs(&self) -> impl Iterator<Item = Range<usize>> {
         (0..self.count).step_by(self.group.max(1)).map(|group| group + self.taken.start..group + self.taken.end)
