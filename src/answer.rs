@@ -156,7 +156,7 @@ impl AnswerStream {
         if wanted > room {
             return Err(Error::Context { tokens, wanted, allowed: inner.context_max });
         }
-        let media_tokens = prompt.media.iter().map(|item| item.input.rows).sum();
+        let media_tokens = prompt.media_tokens();
         let prompt_token_ids = prompt.tokens.clone();
         let mut stop_token_ids = if request.ignore_eos { Vec::new() } else { inner.ends.clone() };
         stop_token_ids.extend(&request.stop_token_ids);

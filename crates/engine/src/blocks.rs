@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use nn::Retention;
+use nn::{Back, Retention};
 
 use crate::layout::{self, Layout};
 use crate::prefix::BlockHash;
@@ -148,7 +148,7 @@ impl BlockPool {
     fn lacking(&self, tables: &Tables, tokens: usize) -> Vec<usize> {
         let wanted = |group: &Group| match group.retention {
             Retention::State => 1,
-            Retention::All | Retention::Window(_) => tokens.div_ceil(self.block_size()),
+            Retention::Tokens(_) => tokens.div_ceil(self.block_size()),
         };
         self.groups.iter().zip(tables).map(|(group, table)| wanted(group).saturating_sub(table.len())).collect()
     }
@@ -205,7 +205,7 @@ impl BlockPool {
     /// From how many of these blocks on a sequence could go on: all that the next token looks at is there.
     pub fn known(&self, hashes: &[BlockHash]) -> usize {
         let mut most = hashes.len();
-        for group in (0..self.groups.len()).filter(|group| self.groups[*group].retention == Retention::All) {
+        for group in (0..self.groups.len()).filter(|group| self.groups[*group].retention == Retention::Tokens(Back::All)) {
             most = hashes[..most].iter().take_while(|hash| self.by_hash.contains_key(&(group, **hash))).count();
         }
         let mut known = 0;
@@ -213,7 +213,7 @@ impl BlockPool {
         let mut lengths = vec![0; self.groups.len()];
         for (i, hash) in hashes[..most].iter().enumerate() {
             let enough = self.groups.iter().enumerate().zip(&mut lengths).fold(true, |enough, ((g, group), length)| {
-                let there = group.retention == Retention::All || self.by_hash.contains_key(&(g, *hash));
+                let there = group.retention == Retention::Tokens(Back::All) || self.by_hash.contains_key(&(g, *hash));
                 *length = if there { *length + 1 } else { 0 };
                 enough && *length >= i + 1 - self.first_needed(group, i + 1)
             });
@@ -225,8 +225,7 @@ impl BlockPool {
     /// The first block that is needed to go on behind so many.
     fn first_needed(&self, group: &Group, blocks: usize) -> usize {
         match group.retention {
-            Retention::All => 0,
-            Retention::Window(window) => (blocks * self.block_size() + 1).saturating_sub(window) / self.block_size(),
+            Retention::Tokens(back) => back.first(blocks * self.block_size()) / self.block_size(),
             Retention::State => blocks.saturating_sub(1),
         }
         .min(blocks)
@@ -320,8 +319,8 @@ impl BlockPool {
     /// Gives up the blocks that no token behind the first `tokens` looks at.
     pub fn trim(&mut self, tables: &mut Tables, tokens: usize) {
         for (group, table) in tables.iter_mut().enumerate() {
-            let Retention::Window(window) = self.groups[group].retention else { continue };
-            let needed = ((tokens + 1).saturating_sub(window) / self.layout.block_size).min(table.len());
+            let Retention::Tokens(back) = self.groups[group].retention else { continue };
+            let needed = (back.first(tokens) / self.layout.block_size).min(table.len());
             // What was given up before lies in front.
             for place in table[..needed].iter_mut().rev().take_while(|id| **id != GONE) {
                 self.let_go(group, std::mem::replace(place, GONE));
@@ -394,6 +393,8 @@ impl BlockPool {
 mod tests {
     use super::*;
 
+    const ALL: Retention = Retention::Tokens(Back::All);
+
     /// Blocks of 4 tokens, for groups of these retentions and bytes.
     fn pool(groups: &[(Retention, usize)], bytes: usize) -> BlockPool {
         let groups: Vec<_> = groups.iter().map(|&(retention, block_bytes)| layout::Group { retention, block_bytes }).collect();
@@ -411,7 +412,7 @@ mod tests {
 
     #[test]
     fn tables_grow_by_whole_blocks_or_not_at_all() {
-        let mut pool = pool(&[(Retention::All, 1)], 3);
+        let mut pool = pool(&[(ALL, 1)], 3);
         let (mut a, mut b) = (tables(&pool), tables(&pool));
         assert!(pool.grow(&mut a, 5));
         assert!(pool.grow(&mut a, 8));
@@ -431,7 +432,7 @@ mod tests {
 
     #[test]
     fn what_was_idle_for_longest_goes_first_and_from_its_end() {
-        let mut pool = pool(&[(Retention::All, 1)], 4);
+        let mut pool = pool(&[(ALL, 1)], 4);
         let (mut a, mut b) = (tables(&pool), tables(&pool));
         assert!(pool.grow(&mut a, 8) && pool.grow(&mut b, 8));
         for (tables, place, n) in [(&a, 0, 1), (&a, 1, 2), (&b, 0, 3), (&b, 1, 2)] {
@@ -455,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_window_gives_up_what_nobody_looks_at_and_is_found_by_its_end() {
-        let mut pool = pool(&[(Retention::All, 2), (Retention::Window(5), 3)], 40);
+        let mut pool = pool(&[(ALL, 2), (Retention::Tokens(Back::Window(5)), 3)], 40);
         let mut held = tables(&pool);
         assert!(pool.grow(&mut held, 16));
         (0..4).for_each(|place| pool.publish(&held, place, hash(place as u8)));
@@ -479,8 +480,31 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_is_given_up_when_the_next_begins() {
+        let mut pool = pool(&[(ALL, 1), (Retention::Tokens(Back::Chunk(8)), 1)], 40);
+        let mut held = tables(&pool);
+        assert!(pool.grow(&mut held, 20));
+        (0..5).for_each(|place| pool.publish(&held, place, hash(place as u8)));
+        for (tokens, gone) in [(7, 0), (8, 2), (15, 2), (16, 4)] {
+            pool.trim(&mut held, tokens);
+            assert_eq!(held[1].iter().filter(|id| **id == GONE).count(), gone, "{tokens}");
+        }
+        let hashes: Vec<_> = (0..5).map(hash).collect();
+        // Where a chunk begins, nothing of those before is looked at.
+        let again = [(5, vec![GONE, GONE, GONE, GONE, held[1][4]]), (4, vec![GONE; 4])];
+        for (blocks, expected) in again {
+            assert_eq!(pool.known(&hashes[..blocks]), blocks);
+            let mut found = pool.claim(&hashes[..blocks]);
+            assert_eq!(found[1], expected);
+            pool.release(&mut found);
+        }
+        pool.release(&mut held);
+        assert!(pool.agrees_with([].into_iter()));
+    }
+
+    #[test]
     fn a_state_is_copied_when_it_is_kept_and_when_it_is_found() {
-        let mut pool = pool(&[(Retention::All, 1), (Retention::State, 10)], 34);
+        let mut pool = pool(&[(ALL, 1), (Retention::State, 10)], 34);
         let mut a = tables(&pool);
         assert!(pool.grow(&mut a, 8));
         pool.publish(&a, 0, hash(0));

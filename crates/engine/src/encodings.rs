@@ -1,10 +1,10 @@
-use nn::Tensor;
+use nn::Encoded;
 
 use crate::Recent;
 
-/// Rows of media that were encoded before, [rows, width], by content hash.
+/// Media that were encoded before, by content hash.
 #[derive(Debug)]
-pub(crate) struct Encodings(Recent<Tensor>);
+pub(crate) struct Encodings(Recent<Encoded>);
 
 impl Encodings {
     /// Nothing yet.
@@ -12,14 +12,14 @@ impl Encodings {
         Self(Recent::new(bytes_max))
     }
 
-    /// The rows of an item.
-    pub fn get(&mut self, hash: &[u8; 32]) -> Option<Tensor> {
+    /// What became of an item.
+    pub fn get(&mut self, hash: &[u8; 32]) -> Option<Encoded> {
         self.0.get(hash)
     }
 
-    /// Keeps the rows of an item.
-    pub fn insert(&mut self, hash: [u8; 32], rows: Tensor) {
-        let bytes = rows.elem_count() * rows.dtype().size_in_bytes();
-        self.0.insert(hash, rows, bytes);
+    /// Keeps what became of an item.
+    pub fn insert(&mut self, hash: [u8; 32], encoded: Encoded) {
+        let bytes = encoded.bytes();
+        self.0.insert(hash, encoded, bytes);
     }
 }

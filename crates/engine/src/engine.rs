@@ -26,6 +26,7 @@ pub struct Engine {
     step_tokens_max: usize,
     layout: Layout,
     vocab: usize,
+    table: usize,
 }
 
 impl Engine {
@@ -39,7 +40,7 @@ impl Engine {
         let cache = Cache::new(model.cache_spec(), &layout.blocks, config.block_size, config.format, &config.device);
         let cache = cache.map_err(|e| EngineError::Cache { bytes: layout.bytes, reason: e.to_string() })?;
         let counters = Arc::new(Counters::default());
-        let vocab = model.vocab_size();
+        let (vocab, table) = (model.vocab_size(), model.table_size());
         let (requests, inbox) = mpsc::channel(config.queue_max.max(1));
         let encodings = Encodings::new(config.encodings_bytes_max);
         let runner = Runner { cache, encodings, counters: counters.clone() };
@@ -56,6 +57,7 @@ impl Engine {
             step_tokens_max: config.budget_tokens_max,
             layout,
             vocab,
+            table,
         })
     }
 
@@ -102,7 +104,7 @@ impl Engine {
     }
 
     fn check(&self, request: &Request) -> Result<(), EngineError> {
-        request.check(Limits { vocab: self.vocab, context: self.context_max() })?;
+        request.check(Limits { vocab: self.vocab, table: self.table, context: self.context_max() })?;
         // An island is computed in one step, however large.
         let island = request.prompt.islands.iter().map(|island| island.len()).max().unwrap_or(0);
         let tokens = request.prompt.tokens.len() + request.tokens_max;

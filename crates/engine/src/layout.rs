@@ -1,6 +1,6 @@
 //! How many blocks the cache has.
 
-use nn::{CacheSpec, Retention};
+use nn::{Back, CacheSpec, Retention};
 
 use crate::EngineConfig;
 use crate::config::CacheSize;
@@ -52,7 +52,7 @@ impl Layout {
         let step = config.budget_tokens_max;
         let parts = |blocks: usize| -> Vec<usize> {
             let part = |group: &Group| match group.retention {
-                Retention::All => blocks,
+                Retention::Tokens(Back::All) => blocks,
                 _ => blocks.min(config.sequences_max.saturating_mul(self.blocks_of(group, usize::MAX / 2, step))),
             };
             self.groups.iter().map(part).collect()
@@ -85,9 +85,9 @@ impl Layout {
     fn blocks_of(&self, group: &Group, tokens: usize, step: usize) -> usize {
         let all = tokens.div_ceil(self.block_size);
         match group.retention {
-            Retention::All => all,
+            Retention::Tokens(Back::All) => all,
             // Both ends may lie within a block.
-            Retention::Window(window) => all.min((window + step).div_ceil(self.block_size) + 1),
+            Retention::Tokens(Back::Window(reach) | Back::Chunk(reach)) => all.min((reach + step).div_ceil(self.block_size) + 1),
             Retention::State => 1,
         }
     }
@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn windows_make_room_for_more_tokens() {
-        let kv = |window| LayerCache::Kv { kv_heads: 1, head_dim: 16, window };
+        let kv = |back| LayerCache::Kv { kv_heads: 1, head_dim: 16, back };
+        let window = |window| kv(Back::Window(window));
         // 16 tokens of a layer take 2 KiB in f32.
         let config = |cache, context_max| EngineConfig {
             cache,
@@ -123,12 +124,12 @@ mod tests {
         };
         // Layers, KiB, context: KiB that are used, tokens of a sequence that is computed in steps of 32.
         let cases = [
-            (vec![kv(None)], 20, 1000, 20, 160),
-            (vec![kv(None)], 20, 64, 16, 128),
-            (vec![kv(None), kv(Some(32))], 40, 1000, 40, 240),
-            (vec![kv(None), kv(Some(32)), kv(Some(32))], 40, 1000, 40, 160),
-            (vec![kv(None), kv(Some(1000))], 40, 1000, 40, 160),
-            (vec![kv(None), LayerCache::State { numbers: 1024 }], 40, 1000, 40, 288),
+            (vec![kv(Back::All)], 20, 1000, 20, 160),
+            (vec![kv(Back::All)], 20, 64, 16, 128),
+            (vec![kv(Back::All), window(32)], 40, 1000, 40, 240),
+            (vec![kv(Back::All), window(32), window(32)], 40, 1000, 40, 160),
+            (vec![kv(Back::All), window(1000)], 40, 1000, 40, 160),
+            (vec![kv(Back::All), LayerCache::State { numbers: 1024 }], 40, 1000, 40, 288),
         ];
         for (layers, kib, context, used, tokens) in cases {
             let layout = Layout::new(&config(CacheSize::Bytes(kib << 10), context), &CacheSpec::new(layers.clone()));

@@ -31,8 +31,10 @@ impl Penalties {
         if repetition != 1.0 {
             let seen = self.in_prompt.iter().chain(self.drawn.keys().filter(|id| !self.in_prompt.contains(*id)));
             seen.for_each(|id| {
-                let logit = &mut logits[*id as usize];
-                *logit = if *logit > 0.0 { *logit / repetition } else { *logit * repetition };
+                // What can be read need not be written.
+                if let Some(logit) = logits.get_mut(*id as usize) {
+                    *logit = if *logit > 0.0 { *logit / repetition } else { *logit * repetition };
+                }
             });
         }
         for (id, count) in &self.drawn {
@@ -40,7 +42,9 @@ impl Penalties {
         }
         if let Some(dry) = sampling.dry.as_ref().filter(|dry| dry.multiplier > 0.0) {
             for (id, length) in repeats(tokens, dry) {
-                logits[id as usize] -= dry.multiplier * dry.base.powf((length - dry.allowed_length) as f32);
+                if let Some(logit) = logits.get_mut(id as usize) {
+                    *logit -= dry.multiplier * dry.base.powf((length - dry.allowed_length) as f32);
+                }
             }
         }
         for (id, bias) in &sampling.logit_bias {

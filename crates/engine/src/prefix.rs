@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use nn::{Mode, Prompt, Reach};
+use nn::{Mode, Prompt, Reach, Then};
 
 /// Tokens from one copy of a state to the next: as often as a copy is small beside the keys and values in between.
 const MARK_EVERY: usize = 1024;
@@ -38,6 +38,10 @@ pub(crate) fn extend(hashes: &mut Vec<BlockHash>, prompt: &Prompt, tokens: &[u32
                     place(&mut hasher, &item.input.hash, &[at.start, at.end, row]);
                 }
                 row += at.len();
+            }
+            for look in item.looks_of(seen.clone()) {
+                let follows = usize::from(look.then == Then::FeedForward);
+                place(&mut hasher, &item.input.hash, &[look.tokens.start, look.tokens.end, look.rows, follows]);
             }
         }
         hashes.push(hasher.finalize().into());
@@ -85,7 +89,7 @@ fn place(hasher: &mut blake3::Hasher, what: &[u8], numbers: &[usize]) {
 mod tests {
     use std::sync::Arc;
 
-    use nn::{Array, MediaInput, MediaKind, Placement, Positions};
+    use nn::{Array, Look, MediaInput, MediaKind, Placement, Positions};
 
     use super::*;
 
@@ -93,7 +97,7 @@ mod tests {
     fn prompt(picture: f32) -> Prompt {
         let array = Array { shape: vec![1], data: vec![picture] };
         let input = Arc::new(MediaInput::new(MediaKind::Image, 4, [("value", array)]));
-        let media = vec![Placement { input, at: vec![3..7] }];
+        let media = vec![Placement::new(input, vec![3..7])];
         Prompt { media, ..Prompt::text((0..9).collect()) }
     }
 
@@ -132,6 +136,11 @@ mod tests {
         };
         let moved = Positions::Explicit { rows: (0..9).map(|i| [i, i, i + u32::from(i > 4)]).collect(), next: 10 };
         let island = |range: Range<usize>| Prompt { islands: vec![range], ..prompt(1.0) };
+        let look = |start: usize, rows: usize, then: Then| {
+            let mut changed = prompt(1.0);
+            changed.media[0].looks = vec![Look { tokens: start..usize::MAX, rows, then }];
+            changed
+        };
         // What differs, and how many blocks it leaves alone.
         let cases = [
             (prompt(1.0), None, 4),
@@ -145,6 +154,8 @@ mod tests {
             (Prompt { mode: Mode { reach: Reach::Far, ..Mode::default() }, ..prompt(1.0) }, None, 0),
             (island(3..7), None, 1),
             (island(4..6), None, 2),
+            (look(5, 4, Then::FeedForward), None, 2),
+            (look(0, 4, Then::FeedForward), None, 0),
         ];
         for (changed, salt, same) in cases {
             let changed = hashes(&changed, salt);
@@ -155,5 +166,8 @@ mod tests {
         assert_ne!(hashes(&with(4), None)[0], hashes(&with(5), None)[0]);
         assert_eq!(hashes(&with(5), None)[1], hashes(&with(6), None)[1]);
         assert_ne!(hashes(&prompt(1.0), Some("a")), hashes(&prompt(1.0), Some("b")));
+        let looks = [look(0, 4, Then::FeedForward), look(0, 3, Then::FeedForward), look(0, 4, Then::Nothing)];
+        let looks = looks.map(|look| hashes(&look, None)[0]);
+        assert!(looks[0] != looks[1] && looks[0] != looks[2]);
     }
 }

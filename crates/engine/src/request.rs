@@ -115,8 +115,10 @@ pub struct Timings {
 /// What a model and a cache allow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Number of token ids.
+    /// Number of token ids that can be written.
     pub vocab: usize,
+    /// Number of token ids that can be read.
+    pub table: usize,
     /// Tokens of a sequence.
     pub context: usize,
 }
@@ -129,9 +131,10 @@ impl Request {
             return Err(EngineError::EmptyPrompt);
         }
         let biased: Vec<u32> = self.sampling.logit_bias.iter().map(|(id, _)| *id).collect();
-        for (field, ids) in [("prompt", &prompt.tokens), ("stop_token_ids", &self.stop_token_ids), ("logit_bias", &biased)] {
-            if let Some(&id) = ids.iter().find(|id| **id as usize >= limits.vocab) {
-                return Err(EngineError::UnknownToken { field, id, vocab: limits.vocab });
+        let written = [("stop_token_ids", &self.stop_token_ids), ("logit_bias", &biased)].map(|(f, ids)| (f, ids, limits.vocab));
+        for (field, ids, vocab) in [("prompt", &prompt.tokens, limits.table)].into_iter().chain(written) {
+            if let Some(&id) = ids.iter().find(|id| **id as usize >= vocab) {
+                return Err(EngineError::UnknownToken { field, id, vocab });
             }
         }
         let out_of_range = |field, found: usize, allowed| EngineError::OutOfRange { field, found: found.to_string(), allowed };
@@ -163,8 +166,12 @@ fn check_layout(prompt: &Prompt) -> Result<(), EngineError> {
         if !ascending(&item.at, length) {
             return Err(EngineError::Prompt("a media range is empty, out of order or outside"));
         }
-        if item.at.iter().map(|range| range.len()).sum::<usize>() != item.input.rows {
+        let placed = if item.looks.is_empty() { item.input.rows } else { 0 };
+        if item.at.iter().map(|range| range.len()).sum::<usize>() != placed {
             return Err(EngineError::Prompt("a media item has more or fewer rows than places"));
+        }
+        if item.looks.iter().any(|look| look.tokens.is_empty() || look.rows > item.input.rows) {
+            return Err(EngineError::Prompt("nobody looks at a media item, or at more rows than it has"));
         }
     }
     match &prompt.positions {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nn::{Batch, Cache, MediaRows, Model, NnError, Span};
+use nn::{Batch, Cache, Model, NnError, Span};
 
 use crate::blocks::Move;
 use crate::encodings::Encodings;
@@ -182,11 +182,9 @@ fn add(sequence: &Sequence, count: usize, batch: &mut Batch) -> Result<(), Engin
     let islands = sequence.prompt.islands.iter().filter(|island| island.start < end && island.end > start).cloned().collect();
     let (rows, tables, mode) = (first..first + count, sequence.tables.clone(), sequence.prompt.mode);
     batch.spans.push(Span { rows, start, tables, islands, mode });
-    for (item, at, row) in sequence.media_in(count) {
-        let missing = || EngineError::Internal("a media item was not encoded".into());
-        let rows = sequence.encoded[item].as_ref().ok_or_else(missing)?;
-        let rows = rows.narrow(0, row, at.len()).map_err(|e| EngineError::Internal(e.to_string()))?;
-        batch.media.push(MediaRows { at: first + at.start - start, rows });
+    for (placement, item) in sequence.media_of(start..end) {
+        let item = item.as_ref().ok_or_else(|| EngineError::Internal("a media item was not encoded".into()))?;
+        batch.show(placement, item, start..end, first).map_err(|e| EngineError::Internal(e.to_string()))?;
     }
     if sequence.draws_after(count) {
         batch.wanted.push(first + count - 1);

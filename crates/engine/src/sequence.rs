@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use nn::{Prompt, Tensor};
+use nn::{Encoded, Placement, Prompt};
 use tokio::sync::mpsc;
 
 use crate::blocks::{BlockPool, Tables};
@@ -32,8 +32,8 @@ pub struct Sequence {
     /// The block behind which a copy of the answer's state is kept.
     trail: Option<BlockHash>,
     cache_salt: Option<String>,
-    /// Rows of the media items that were encoded and are still to be passed.
-    pub encoded: Vec<Option<Tensor>>,
+    /// What became of the media items that were encoded and are still needed.
+    pub encoded: Vec<Option<Encoded>>,
     tokens_min: usize,
     tokens_max: usize,
     stop_token_ids: Vec<u32>,
@@ -112,8 +112,9 @@ impl Sequence {
     /// How many of the pending tokens there is room for: never part of an island, which may take more than others spare, and
     /// none behind the next mark; none of media that are still to be encoded.
     pub fn chunk(&self, room: Room) -> usize {
-        let missing = self.prompt.media.iter().zip(&self.encoded).filter(|(_, rows)| rows.is_none());
-        let missing = missing.flat_map(|(item, _)| &item.at).filter(|at| at.end > self.cached).map(|at| at.start).min();
+        let missing = self.prompt.media.iter().zip(&self.encoded).filter(|(_, encoded)| encoded.is_none());
+        let needed = missing.flat_map(|(item, _)| item.needed_by());
+        let missing = needed.filter(|tokens| tokens.end > self.cached).map(|tokens| tokens.start).min();
         self.chunk_between(self.cached..missing.unwrap_or(usize::MAX).max(self.cached), room)
     }
 
@@ -135,34 +136,23 @@ impl Sequence {
         }
     }
 
-    /// The first media item that the next `count` tokens reach and that is not encoded.
+    /// The first media item that the next `count` tokens need and that is not encoded.
     pub fn unencoded(&self, count: usize) -> Option<usize> {
-        let reached = self.media_in(count.min(self.pending()));
-        reached.into_iter().map(|(item, ..)| item).find(|item| self.encoded[*item].is_none())
+        let next = self.cached..self.cached + count.min(self.pending());
+        let mut media = self.prompt.media.iter().zip(&self.encoded);
+        media.position(|(item, encoded)| encoded.is_none() && is_needed(item, &next))
     }
 
-    /// Media items that have rows among the next `count` tokens: (item, their token range, first of its rows).
-    pub fn media_in(&self, count: usize) -> Vec<(usize, Range<usize>, usize)> {
-        let window = self.cached..self.cached + count;
-        let mut found = Vec::new();
-        for (item, placement) in self.prompt.media.iter().enumerate() {
-            let mut row = 0;
-            for at in &placement.at {
-                let seen = at.start.max(window.start)..at.end.min(window.end);
-                if !seen.is_empty() {
-                    found.push((item, seen.clone(), row + seen.start - at.start));
-                }
-                row += at.len();
-            }
-        }
-        found
+    /// Media items that these tokens need, and what became of them.
+    pub fn media_of(&self, tokens: Range<usize>) -> impl Iterator<Item = (&Placement, &Option<Encoded>)> {
+        self.prompt.media.iter().zip(&self.encoded).filter(move |(item, _)| is_needed(item, &tokens))
     }
 
     /// The next `count` tokens are in the cache now; media behind them is not needed any more.
     pub fn advance(&mut self, count: usize) {
         self.cached += count;
         for (item, placement) in self.prompt.media.iter().enumerate() {
-            if placement.at.last().is_none_or(|at| at.end <= self.cached) {
+            if placement.needed_by().all(|tokens| tokens.end <= self.cached) {
                 self.encoded[item] = None;
             }
         }
@@ -287,7 +277,7 @@ impl Sequence {
     fn finish(&self, reason: FinishReason) -> bool {
         let usage = Usage {
             prompt_tokens: self.prompt.tokens.len(),
-            media_tokens: self.prompt.media.iter().map(|m| m.input.rows).sum(),
+            media_tokens: self.prompt.media_tokens(),
             cached_tokens: self.cached_tokens,
             completion_tokens: self.drawn(),
             timings: self.timings,
@@ -316,4 +306,9 @@ impl Sequence {
     fn send(&self, event: Event) {
         let _ = self.events.try_send(event);
     }
+}
+
+/// Whether one of the tokens cannot be computed without the item.
+fn is_needed(item: &Placement, tokens: &Range<usize>) -> bool {
+    item.needed_by().any(|needed| needed.start < tokens.end && tokens.start < needed.end)
 }

@@ -71,19 +71,19 @@ impl Worker {
             let wanted = rest.open && rest.scheduler.find(job.sequence).is_some();
             if wanted { Ok(()) } else { Err(NnError::Interrupted) }
         };
-        let rows = guarded(|| model.encode(&job.input, &mut pause));
+        let encoded = guarded(|| model.encode(&job.input, &mut pause));
         rest.scheduler.pace.encoding = false;
         let took = began.elapsed().saturating_sub(others);
         count(&rest.runner.counters.encode_micros, took.as_micros() as usize);
-        let rows = rows.and_then(|rows| match rows.dims().first() {
-            Some(n) if *n == job.input.rows => Ok(rows),
-            _ => Err(format!("the encoder made {:?} where {} rows were expected", rows.dims(), job.input.rows)),
+        let encoded = encoded.and_then(|encoded| match encoded.rows() {
+            rows if rows == job.input.rows => Ok(encoded),
+            rows => Err(format!("the encoder made {rows} rows where {} were expected", job.input.rows)),
         });
-        match rows {
-            Ok(rows) => {
-                rest.runner.encodings.insert(job.input.hash, rows.clone());
+        match encoded {
+            Ok(encoded) => {
+                rest.runner.encodings.insert(job.input.hash, encoded.clone());
                 if let Some(sequence) = rest.scheduler.find(job.sequence) {
-                    sequence.encoded[job.item] = Some(rows);
+                    sequence.encoded[job.item] = Some(encoded);
                     sequence.encoding_took(took);
                 }
             }
@@ -121,12 +121,12 @@ impl Rest {
             let sequence = self.scheduler.find(id)?;
             let input = sequence.prompt.media[item].input.clone();
             let counters = &self.runner.counters;
-            let Some(rows) = self.runner.encodings.get(&input.hash) else {
+            let Some(encoded) = self.runner.encodings.get(&input.hash) else {
                 count(&counters.encoded, 1);
                 return Some(Job { sequence: id, item, input });
             };
             count(&counters.encoder_hits, 1);
-            sequence.encoded[item] = Some(rows);
+            sequence.encoded[item] = Some(encoded);
         }
         None
     }

@@ -2,7 +2,7 @@
 
 use crate::isa::MulAdd;
 use crate::math::{at_least, at_most};
-use crate::{Cpu, for_each_isa, share};
+use crate::{Cpu, HeadLayout, for_each_isa, share};
 
 /// Elements that threads cut a buffer at: 4 KiB.
 const UNIT: usize = 1024;
@@ -103,6 +103,16 @@ pub fn scale_rows(cpu: &Cpu, factors: &[f32], y: &mut [f32]) {
             y.chunks_exact_mut(width).zip(&factors[first..]).for_each(|(y, factor)| scale_part(cpu.isa, *factor, y));
         });
     }
+}
+
+/// Heads of x *= the factor of their row [rows]
+pub fn scale_heads(cpu: &Cpu, factors: &[f32], x: &mut [f32], heads: HeadLayout) {
+    assert_eq!(factors.len(), heads.rows, "a factor for each row");
+    heads.share(cpu, x, 1, |first, x, heads| {
+        for (row, factor) in x.chunks_mut(heads.row_stride).zip(&factors[first..]) {
+            scale_part(cpu.isa, *factor, &mut row[..heads.used()]);
+        }
+    });
 }
 
 #[cfg(test)]

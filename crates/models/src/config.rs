@@ -1,8 +1,8 @@
 //! What the configurations of many families have in common, by Hugging Face names.
 
 use nn::{
-    Activation, AttentionConfig, DecoderConfig, Ffn, Files, GatedConfig, Head, KvSource, LayerConfig, LayerScale, Mixer,
-    NormConfig, Norms, OutputGate, RopeConfig, RopeScaling, Scores,
+    Activation, AttentionConfig, DecoderConfig, Ffn, Files, GatedConfig, Head, KvSource, LayerConfig, LayerGates, LayerScale,
+    Mixer, NormConfig, Norms, OutputGate, RopeConfig, RopeScaling, Scores,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -187,7 +187,7 @@ impl RopeScalingConfig {
             let wanted = format!("rope_scaling.short_factor and long_factor must have {} numbers each", width / 2);
             require(each, files, CONFIG, &wanted)?;
         }
-        Ok(RopeConfig { width, theta: self.rope_theta.unwrap_or(theta), scaling, sections: Vec::new() })
+        Ok(RopeConfig { scaling, ..RopeConfig::plain(width, self.rope_theta.unwrap_or(theta)) })
     }
 
     /// YaRN's `attention_factor` where it is not given.
@@ -260,13 +260,15 @@ impl TextConfig {
                 qk_norm: None,
                 v_norm: None,
                 kv: KvSource::Own,
-                rope: 0,
+                rope: Some(0),
+                temperature: None,
                 scores: Scores::plain(head_dim),
                 gate: OutputGate::Absent,
             }),
             ffn: Ffn::Gated(GatedConfig::new(self.intermediate_size, activation)),
             beside: None,
             norms: Norms::Pre,
+            gates: LayerGates::Absent,
             scale: LayerScale::Absent,
         };
         Ok(DecoderConfig {
@@ -277,6 +279,7 @@ impl TextConfig {
             norm: NormConfig::Rms { eps: self.rms_norm_eps },
             ropes: vec![self.rope().rope(files, head_dim, 10_000.0)?],
             head,
+            unspoken: 0,
             logit_softcap: None,
             per_layer: None,
             deepstack: 0,

@@ -1,8 +1,8 @@
-use nn::{Batch, Cache, CacheSpec, Decoder, DecoderConfig, MediaInput, Model, NnError, Pause, Tensor, Weights};
+use nn::{Batch, Cache, CacheSpec, Decoder, DecoderConfig, Encoded, MediaInput, Model, NnError, Pause, Tensor, Weights};
 
 /// What a family makes rows of media with.
 pub trait Encode: Send {
-    /// As [`Model::encode`].
+    /// The item's rows as the decoder takes them, [input.rows, width].
     ///
     /// # Errors
     /// The input's arrays are not those of the family's processor, the device failed, or the pause said to stop.
@@ -35,7 +35,7 @@ impl Layout {
     }
 }
 
-/// A decoder that takes rows of a tower in the places of token embeddings: the model of nearly every family.
+/// A decoder that is shown the rows of a tower: the model of nearly every family.
 pub struct Joined<T> {
     pub tower: T,
     pub decoder: Decoder,
@@ -50,8 +50,12 @@ impl<T: Encode> Model for Joined<T> {
         self.decoder.vocab_size()
     }
 
-    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
-        self.tower.encode(input, pause)
+    fn table_size(&self) -> usize {
+        self.decoder.table_size()
+    }
+
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Encoded, NnError> {
+        self.decoder.keep(self.tower.encode(input, pause)?, pause)
     }
 
     fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {

@@ -69,7 +69,7 @@ pub fn decoder_config(files: &Files, defaults: Value) -> Result<DecoderConfig, M
     if extra.model_type == Class::Mistral {
         let window = sliding_window(files, Some(WINDOW))?;
         for attention in decoder.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
-            attention.scores.window = window;
+            attention.scores.back = window.into();
         }
     }
     Ok(decoder)

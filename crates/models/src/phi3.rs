@@ -60,7 +60,7 @@ pub fn decoder_config(files: &Files, defaults: Value) -> Result<DecoderConfig, M
     // Windows as wide as the context are written where none are meant.
     let window = sliding_window(files, None)?.filter(|window| *window < extra.max_position_embeddings);
     for attention in decoder.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
-        attention.scores.window = window;
+        attention.scores.back = window.into();
     }
     Ok(decoder)
 }

@@ -44,7 +44,7 @@ pub fn assemble(
     }
     let encoded = tokenizer.encode(&pieces)?;
     let mut slots = encoded.slots.into_iter();
-    let place = |(input, count)| Placement { input, at: slots.by_ref().take(count).collect() };
+    let place = |(input, count)| Placement::new(input, slots.by_ref().take(count).collect());
     let media = inputs.into_iter().map(place).collect();
     let mut prompt = Prompt { media, ..Prompt::text(encoded.ids) };
     processor.arrange(&mut prompt);

@@ -101,6 +101,17 @@ impl Adapted {
         Self(runs.map(|(rows, adapter)| (rows.start - part.start..rows.end - part.start, adapter)).collect())
     }
 
+    /// The same for some runs of rows, one behind the other.
+    pub(crate) fn parts(&self, parts: &[Range<usize>]) -> Self {
+        let (mut runs, mut before) = (Vec::new(), 0);
+        for part in parts {
+            let own = self.part(part.clone()).0.into_iter();
+            runs.extend(own.map(|(rows, adapter)| (rows.start + before..rows.end + before, adapter)));
+            before += part.len();
+        }
+        Self(runs)
+    }
+
     /// Rows that take the adapters of this number.
     pub(crate) fn runs(&self, adapter: usize) -> Vec<Range<usize>> {
         self.0.iter().filter(|(_, number)| *number == adapter).map(|(rows, _)| rows.clone()).collect()
@@ -130,6 +141,7 @@ mod tests {
         assert_eq!(adapted.runs(1), [0..3, 7..9]);
         assert_eq!(adapted.part(2..8).0, [(0..1, 1), (4..5, 0), (5..6, 1)]);
         assert_eq!(adapted.part(3..6), Adapted::default());
+        assert_eq!(adapted.parts(&[1..4, 5..8]).0, [(0..2, 1), (4..5, 0), (5..6, 1)]);
     }
 
     /// A layer that doubles, and adapters that add a multiple of the first input, or of the second.

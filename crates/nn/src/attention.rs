@@ -12,10 +12,39 @@ pub struct Scores {
     pub scale: f64,
     /// Scores s become cap * tanh(s / cap).
     pub softcap: Option<f64>,
-    /// Tokens that are looked back at, itself included; all when absent.
-    pub window: Option<usize>,
+    /// How far back is looked.
+    pub back: Back,
     /// What of the later tokens is seen.
     pub ahead: Ahead,
+}
+
+/// How far a token of a decoder looks back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Back {
+    /// To the beginning.
+    All,
+    /// At so many tokens, itself included.
+    Window(usize),
+    /// To the beginning of its chunk: every so many tokens a new one begins.
+    Chunk(usize),
+}
+
+impl Back {
+    /// The first token that token number `token` sees.
+    pub fn first(self, token: usize) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Window(window) => (token + 1).saturating_sub(window),
+            Self::Chunk(chunk) => token - token % chunk,
+        }
+    }
+}
+
+impl From<Option<usize>> for Back {
+    /// A window, where there is one.
+    fn from(window: Option<usize>) -> Self {
+        window.map_or(Self::All, Self::Window)
+    }
 }
 
 /// What a token of a decoder sees of the later ones.
@@ -30,17 +59,16 @@ pub enum Ahead {
 impl Scores {
     /// Scaled by the width of a head (Vaswani et al. 2017), and nothing else.
     pub fn plain(head_dim: usize) -> Self {
-        Self { scale: (head_dim as f64).powf(-0.5), softcap: None, window: None, ahead: Ahead::Island }
+        Self { scale: (head_dim as f64).powf(-0.5), softcap: None, back: Back::All, ahead: Ahead::Island }
     }
 
     pub(crate) fn kernel(&self) -> kernels::Scores<'static> {
-        kernels::Scores {
-            scale: self.scale as f32,
-            softcap: self.softcap.map(|cap| cap as f32),
-            window: self.window,
-            chunk: None,
-            sinks: None,
-        }
+        let (window, chunk) = match self.back {
+            Back::All => (None, None),
+            Back::Window(window) => (Some(window), None),
+            Back::Chunk(chunk) => (None, Some(chunk)),
+        };
+        kernels::Scores { scale: self.scale as f32, softcap: self.softcap.map(|cap| cap as f32), window, chunk, sinks: None }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Ahead, Cache, Mode, NnError, Prompt, Tensor};
+use crate::{Ahead, Cache, Encoded, Mode, NnError, Placement, Prompt, Tensor, Then};
 
 /// Tokens of several sequences, packed without padding. A span of one row and a span of five hundred take the same path.
 #[derive(Debug, Clone, Default)]
@@ -15,12 +15,14 @@ pub struct Batch {
     pub spans: Vec<Span>,
     /// Encoded media that take the place of token embeddings.
     pub media: Vec<MediaRows>,
+    /// Encoded media that rows look at.
+    pub looks: Vec<MediaLook>,
     /// Rows whose logits are wanted, ascending.
     pub wanted: Vec<usize>,
 }
 
 impl Batch {
-    /// A whole prompt and nobody else, in the first blocks of a cache. Its media rows, if any, are the caller's to add.
+    /// A whole prompt and nobody else, in the first blocks of a cache. Its media, if any, are the caller's to add.
     pub fn alone(prompt: &Prompt, cache: &Cache, wanted: Vec<usize>) -> Self {
         let rows = prompt.tokens.len();
         let table = (0..rows.div_ceil(cache.block_size()) as u32).collect();
@@ -35,8 +37,33 @@ impl Batch {
                 mode: prompt.mode,
             }],
             media: Vec::new(),
+            looks: Vec::new(),
             wanted,
         }
+    }
+
+    /// Adds what of an encoded item is for these tokens of its sequence, the first of which is row `first`.
+    ///
+    /// # Errors
+    /// The item has too few rows, or they are not what its placement is for.
+    pub fn show(&mut self, placement: &Placement, item: &Encoded, tokens: Range<usize>, first: usize) -> Result<(), NnError> {
+        let row = |token: usize| first + token - tokens.start;
+        let mut passed = 0;
+        for at in &placement.at {
+            let both = at.start.max(tokens.start)..at.end.min(tokens.end);
+            if !both.is_empty() {
+                let rows = item.narrow(passed + both.start - at.start, both.len())?;
+                self.media.push(MediaRows { at: row(both.start), rows });
+            }
+            passed += at.len();
+        }
+        self.looks.extend(placement.looks_of(tokens.clone()).map(|look| MediaLook {
+            rows: row(look.tokens.start)..row(look.tokens.end),
+            item: item.clone(),
+            seen: look.rows,
+            then: look.then,
+        }));
+        Ok(())
     }
 
     /// The wanted ones of rows x [rows, ..].
@@ -94,4 +121,17 @@ pub struct MediaRows {
     pub at: usize,
     /// As [`crate::Model::encode`] returned them, [rows, width].
     pub rows: Tensor,
+}
+
+/// Rows that look at an encoded item; see [`crate::Look`].
+#[derive(Debug, Clone)]
+pub struct MediaLook {
+    /// Rows of the batch, of one sequence.
+    pub rows: Range<usize>,
+    /// As [`crate::Model::encode`] returned it.
+    pub item: Encoded,
+    /// How many of its rows they see, from the first on.
+    pub seen: usize,
+    /// What a layer does with them afterwards.
+    pub then: Then,
 }

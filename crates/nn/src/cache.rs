@@ -7,7 +7,7 @@ use kernels::{KvCache, KvFormat, KvShape, KvSpan, Past};
 
 use crate::attention::attention_elsewhere;
 use crate::decoder::Step;
-use crate::{Ahead, HeadRange, NnError, Qkv, Scores, Span, host};
+use crate::{Ahead, Back, HeadRange, NnError, Qkv, Scores, Span, host};
 
 /// What one layer keeps per sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub enum LayerCache {
         kv_heads: usize,
         /// Elements of a head.
         head_dim: usize,
-        /// Tokens that are looked back at, where that is bounded.
-        window: Option<usize>,
+        /// How far back is looked.
+        back: Back,
     },
     /// Numbers that stand for all tokens so far, zero before the first.
     State {
@@ -31,10 +31,8 @@ pub enum LayerCache {
 /// How long the blocks of a layer are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Retention {
-    /// As long as the sequence lasts.
-    All,
-    /// As long as they hold one of the latest tokens; so many are looked back at, the newest included.
-    Window(usize),
+    /// As long as they hold a token that the next one looks back at.
+    Tokens(Back),
     /// There is one block, which every token changes.
     State,
 }
@@ -91,8 +89,7 @@ impl CacheGroup {
 impl LayerCache {
     fn retention(&self) -> Retention {
         match *self {
-            Self::Kv { window: None, .. } => Retention::All,
-            Self::Kv { window: Some(window), .. } => Retention::Window(window),
+            Self::Kv { back, .. } => Retention::Tokens(back),
             Self::State { .. } => Retention::State,
         }
     }
@@ -343,14 +340,17 @@ mod tests {
 
     #[test]
     fn layers_that_keep_equally_long_are_a_group() {
-        let kv = |window| LayerCache::Kv { kv_heads: 2, head_dim: 16, window };
-        let spec = CacheSpec::new([kv(Some(8)), LayerCache::State { numbers: 3 }, kv(None), kv(Some(8)), kv(Some(4))]);
+        let kv = |back| LayerCache::Kv { kv_heads: 2, head_dim: 16, back };
+        let [window, shorter, chunk] = [Back::Window(8), Back::Window(4), Back::Chunk(4)];
+        let state = LayerCache::State { numbers: 3 };
+        let spec = CacheSpec::new([kv(window), state, kv(Back::All), kv(window), kv(shorter), kv(chunk)]);
         let found: Vec<_> = spec.groups().iter().map(|group| (group.retention, group.block_bytes(16, KvFormat::F32))).collect();
         let layer = 2 * 2 * 16 * 16 * 4;
-        let expected =
-            [(Retention::All, layer), (Retention::Window(4), layer), (Retention::Window(8), 2 * layer), (Retention::State, 12)];
+        let tokens = [(Back::All, layer), (shorter, layer), (window, 2 * layer), (chunk, layer)];
+        let mut expected = tokens.map(|(back, bytes)| (Retention::Tokens(back), bytes)).to_vec();
+        expected.push((Retention::State, 12));
         assert_eq!(found, expected);
-        assert_eq!(spec.layers.iter().map(|(_, group)| *group).collect::<Vec<_>>(), [2, 3, 0, 2, 1]);
+        assert_eq!(spec.layers.iter().map(|(_, group)| *group).collect::<Vec<_>>(), [2, 4, 0, 2, 1, 3]);
     }
 
     #[test]

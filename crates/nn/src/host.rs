@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result as CandleResult, Shape, Storage, Tensor};
 use kernels::{Cpu, DenseFormat, KvFormat};
 
-use crate::NnError;
+use crate::{HeadRange, NnError};
 
 /// What operations run on.
 pub fn cpu() -> &'static Cpu {
@@ -64,6 +64,19 @@ pub fn scale_rows(x: Tensor, factors: &Tensor) -> Result<Tensor, NnError> {
         return Ok(x.broadcast_mul(factors)?);
     }
     read(factors, |factors| change(&x, |x| kernels::elementwise::scale_rows(cpu(), factors, x)))??;
+    Ok(x)
+}
+
+/// x [rows, any number of heads * width] with some heads of each row times the row's factor. Takes the tensor's place where it can, so
+/// nobody else may hold it.
+pub fn scale_heads(x: Tensor, heads: HeadRange, factors: &[f32]) -> Result<Tensor, NnError> {
+    if !here(&x) {
+        let factors = Tensor::new(factors, x.device())?.reshape((factors.len(), 1, 1))?;
+        return heads.change(&x, |mine| Ok(mine.broadcast_mul(&factors)?));
+    }
+    let (rows, row_stride) = x.dims2()?;
+    let places = kernels::HeadLayout { rows, count: heads.count, width: heads.width, row_stride };
+    change(&x, |x| kernels::elementwise::scale_heads(cpu(), factors, &mut x[heads.start()..], places))?;
     Ok(x)
 }
 

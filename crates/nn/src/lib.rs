@@ -7,6 +7,7 @@
 //! Must never know: the name of a family, requests, time, text. Checkpoint quirks (renamed, stacked or shifted tensors) are
 //! settled in [`Weights`] while loading, so that `forward` never asks.
 
+mod across;
 mod activation;
 mod adapter;
 mod attention;
@@ -32,29 +33,32 @@ mod topology;
 mod vit;
 mod weights;
 
+pub use across::{KeyValues, Sight, attention_across};
 pub use activation::Activation;
 pub use adapter::{Adapted, AdapterSet};
-pub use attention::{Ahead, Biased, Nearby, Qkv, Scores, Segments, attention_within};
-pub use batch::{Batch, MediaRows, Span};
+pub use attention::{Ahead, Back, Biased, Nearby, Qkv, Scores, Segments, attention_within};
+pub use batch::{Batch, MediaLook, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};
 pub use checkpoint::Checkpoint;
 pub use conv::{Conv1d, Conv1dConfig};
 pub use conv2d::{Conv2d, DepthwiseConv2d, FeatureMap, Padding, Window};
 pub use decoder::{
-    AttentionConfig, Decoder, DecoderConfig, FeedForward, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig,
-    LayerScale, Mixer, Norms, OutputGate, PerLayerConfig, PerLayerInput, PerLayerTable, Step, TokenMixer, Vocabulary,
+    AttentionConfig, CrossAttentionConfig, Decoder, DecoderConfig, FeedForward, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head,
+    KvSource, LayerConfig, LayerGates, LayerScale, Mixer, Norms, OutputGate, PerLayerConfig, PerLayerInput, PerLayerTable, Step,
+    Temperature, TokenMixer, Vocabulary,
 };
 pub use error::NnError;
 pub use files::Files;
 pub use host::{add_to, clamp, in_parts, kv_format, scale, scale_columns};
 pub use importance::{Calibration, Coverage, Importance, Observer};
+pub use kernels::rope::Pairing;
 pub use kernels::{Isa, KvFormat};
 pub use linear::{Embedding, Format, Linear, Packed};
-pub use model::{Model, Pause, argmax};
+pub use model::{Encoded, Model, Pause, argmax};
 pub use moe::{ExpertLinear, MoeConfig, RouterConfig, RouterGate, Routes, Scoring, SharedExpert, Shares, Weighed};
 pub use norm::{Norm, NormConfig};
-pub use prompt::{Array, MediaInput, MediaKind, Mode, Placement, Positions, Prompt, Reach};
+pub use prompt::{Array, Look, MediaInput, MediaKind, Mode, Placement, Positions, Prompt, Reach, Then};
 pub use quant::{Organization, Quant};
 pub use rope::{HeadRange, Rope, RopeConfig, RopeScaling, RopeTable};
 pub use streams::{add_to_streams, mix_streams};

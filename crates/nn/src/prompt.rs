@@ -56,7 +56,7 @@ pub struct MediaInput {
     pub kind: MediaKind,
     /// By the names of the reference's processor (`pixel_values`, `image_grid_thw`, …).
     pub arrays: BTreeMap<&'static str, Array>,
-    /// Rows that the encoder makes of it, which is the number of tokens that stand for it.
+    /// Rows that the encoder makes of it, which is the number of tokens that stand for it where rows take the places of tokens.
     pub rows: usize,
     /// Equal for items that encode equally: a BLAKE3 hash of kind, rows and arrays.
     pub hash: [u8; 32],
@@ -99,13 +99,56 @@ impl MediaInput {
     }
 }
 
-/// Where a media item's rows stand in a prompt.
+/// Where a media item's rows stand in a prompt, or who looks at them from there: one of the two.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Placement {
     /// The item.
     pub input: Arc<MediaInput>,
     /// Token positions that its rows take, in order; the lengths add up to `input.rows`.
     pub at: Vec<Range<usize>>,
+    /// Tokens that see its rows by cross attention.
+    pub looks: Vec<Look>,
+}
+
+/// Tokens that see an item's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// Numbers of the tokens. Those of the answer are behind the prompt's.
+    pub tokens: Range<usize>,
+    /// How many of the item's rows they see, from the first on.
+    pub rows: usize,
+    /// What a layer does with them afterwards.
+    pub then: Then,
+}
+
+/// What a layer with cross attention does with tokens that have looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// As with all others.
+    FeedForward,
+    /// They pass its feed-forward part by.
+    Nothing,
+}
+
+impl Placement {
+    /// An item whose rows take the places of tokens.
+    pub fn new(input: Arc<MediaInput>, at: Vec<Range<usize>>) -> Self {
+        Self { input, at, looks: Vec::new() }
+    }
+
+    /// Tokens that cannot be computed without the item's rows.
+    pub fn needed_by(&self) -> impl Iterator<Item = &Range<usize>> {
+        self.at.iter().chain(self.looks.iter().map(|look| &look.tokens))
+    }
+
+    /// The looks of some tokens.
+    pub fn looks_of(&self, tokens: Range<usize>) -> impl Iterator<Item = Look> {
+        let within = move |look: &Look| {
+            let both = look.tokens.start.max(tokens.start)..look.tokens.end.min(tokens.end);
+            (!both.is_empty()).then_some(Look { tokens: both, ..*look })
+        };
+        self.looks.iter().filter_map(within)
+    }
 }
 
 /// Rotary positions of a prompt and of what is generated after it: one number per axis (time, height, width). Models with
@@ -170,6 +213,11 @@ pub struct Prompt {
 }
 
 impl Prompt {
+    /// Tokens that stand for media.
+    pub fn media_tokens(&self) -> usize {
+        self.media.iter().flat_map(|item| &item.at).map(ExactSizeIterator::len).sum()
+    }
+
     /// A prompt of text alone.
     pub fn text(tokens: Vec<u32>) -> Self {
         Self { tokens, media: Vec::new(), islands: Vec::new(), positions: Positions::Linear, mode: Mode::default() }

@@ -73,6 +73,15 @@ pub struct RopeConfig {
     pub scaling: RopeScaling,
     /// Which of the three axes of a position turns each pair: (axis, pairs) runs in order. Empty: all the first.
     pub sections: Vec<(usize, usize)>,
+    /// Which elements are a pair.
+    pub pairing: Pairing,
+}
+
+impl RopeConfig {
+    /// Frequencies as they are, all of one axis, and pairs (i, i + half).
+    pub fn plain(width: usize, theta: f64) -> Self {
+        Self { width, theta, scaling: RopeScaling::None, sections: Vec::new(), pairing: Pairing::Halves }
+    }
 }
 
 /// Frequencies and axes, ready to be multiplied with positions.
@@ -94,7 +103,7 @@ pub struct RopeTable {
 }
 
 impl Rope {
-    /// Works out the frequencies of the pairs (i, i + half).
+    /// Works out the frequencies.
     pub fn new(config: &RopeConfig) -> Self {
         let half = config.width / 2;
         let of = |reach: Reach| (0..half).map(|i| config.frequency(i, reach) as f32).collect();
@@ -105,7 +114,7 @@ impl Rope {
             RopeScaling::Yarn { magnitude, .. } | RopeScaling::Long { magnitude, .. } => magnitude as f32,
             _ => 1.0,
         };
-        Self { frequencies: of(Reach::Near), far, axes, magnitude, pairing: Pairing::Halves }
+        Self { frequencies: of(Reach::Near), far, axes, magnitude, pairing: config.pairing }
     }
 
     /// Frequencies of the pairs that two axes share in a picture: the first half turns by row, the second by column.
@@ -124,9 +133,9 @@ impl Rope {
         Self { frequencies, ..Self::rows_and_columns(width, theta) }
     }
 
-    /// The same, where each axis has half of the head to itself: pairs (i, i + width / 4) in both halves.
-    pub fn rows_and_columns_apart(width: usize, theta: f64) -> Self {
-        Self { pairing: Pairing::Quarters, ..Self::rows_and_columns(width, theta) }
+    /// The same frequencies for other pairs.
+    pub fn paired(self, pairing: Pairing) -> Self {
+        Self { pairing, ..self }
     }
 
     /// Angles of these positions.
@@ -276,16 +285,25 @@ impl RopeTable {
         let half = self.cos.dim(1)?;
         let rest = x.dim(2)? - 2 * half;
         let (cos, sin) = (self.cos.unsqueeze(1)?, self.sin.unsqueeze(1)?);
-        let runs = match self.pairing {
-            Pairing::Quarters => vec![(0, half / 2), (half / 2, half / 2)], // pairs
-            Pairing::Halves | Pairing::Neighbours => vec![(0, half)],
+        let turn = |first: Tensor, second: Tensor, cos: &Tensor, sin: &Tensor| {
+            let firsts = (first.broadcast_mul(cos)? - second.broadcast_mul(sin)?)?;
+            Ok::<_, NnError>([firsts, (second.broadcast_mul(cos)? + first.broadcast_mul(sin)?)?])
         };
         let mut parts = Vec::new();
+        let runs = match self.pairing {
+            Pairing::Neighbours => {
+                let pairs = x.narrow(2, 0, 2 * half)?.reshape((x.dim(0)?, x.dim(1)?, half, 2))?;
+                let turned = turn(pairs.narrow(3, 0, 1)?.squeeze(3)?, pairs.narrow(3, 1, 1)?.squeeze(3)?, &cos, &sin)?;
+                parts.push(Tensor::stack(&turned, 3)?.flatten_from(2)?);
+                vec![]
+            }
+            Pairing::Quarters => vec![(0, half / 2), (half / 2, half / 2)], // pairs
+            Pairing::Halves => vec![(0, half)],
+        };
         for (pair, pairs) in runs {
             let (cos, sin) = (cos.narrow(2, pair, pairs)?, sin.narrow(2, pair, pairs)?);
             let (first, second) = (x.narrow(2, 2 * pair, pairs)?, x.narrow(2, 2 * pair + pairs, pairs)?);
-            parts.push((first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?);
-            parts.push((second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?);
+            parts.extend(turn(first, second, &cos, &sin)?);
         }
         if rest > 0 {
             parts.push(x.narrow(2, 2 * half, rest)?);
@@ -301,7 +319,7 @@ mod tests {
 
     #[test]
     fn turns_pairs_by_their_axis() {
-        let config = RopeConfig { width: 4, theta: 100.0, scaling: RopeScaling::None, sections: vec![(0, 1), (2, 1)] };
+        let config = RopeConfig { sections: vec![(0, 1), (2, 1)], ..RopeConfig::plain(4, 100.0) };
         let table = Rope::new(&config).table(&[[2, 9, 5]], &Device::Cpu).unwrap();
         let (a, b) = (2f32, 5f32 * 0.1);
         let expected = [3.0, 3.0, 3.0, 3.0, 3.0, a.cos(), -b.sin(), a.sin(), b.cos(), 7.0];
@@ -317,16 +335,25 @@ mod tests {
     }
 
     #[test]
-    fn axes_apart_turn_a_half_each() {
-        let table = Rope::rows_and_columns_apart(8, 100.0).table(&[[9, 2, 5]], &Device::Cpu).unwrap();
+    fn pairs_are_of_elements_here_and_there() {
         let heads = HeadRange { first: 0, count: 1, width: 8 };
-        let x = || Tensor::new(&[[1f32, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]], &Device::Cpu).unwrap();
         let expected = [2f32, 0.2, 5.0, 0.5].map(|angle| [angle.cos(), angle.sin()]);
-        for y in [table.turn(x(), heads, None).unwrap(), table.turn_elsewhere(&x(), heads, None).unwrap()] {
-            let y: Vec<f32> = y.flatten_all().unwrap().to_vec1().unwrap();
-            for (i, [cos, sin]) in expected.into_iter().enumerate() {
-                let at = i / 2 * 4 + i % 2;
-                assert!((y[at] - cos).abs() < 1e-6 && (y[at + 2] - sin).abs() < 1e-6, "{y:?}");
+        // Where the two elements of each pair are.
+        let cases = [
+            (Pairing::Halves, [(0, 4), (1, 5), (2, 6), (3, 7)]),
+            (Pairing::Neighbours, [(0, 1), (2, 3), (4, 5), (6, 7)]),
+            (Pairing::Quarters, [(0, 2), (1, 3), (4, 6), (5, 7)]),
+        ];
+        for (pairing, pairs) in cases {
+            let table = Rope::rows_and_columns(8, 100.0).paired(pairing).table(&[[9, 2, 5]], &Device::Cpu).unwrap();
+            let mut x = [[0f32; 8]];
+            pairs.iter().for_each(|(first, _)| x[0][*first] = 1.0);
+            let x = || Tensor::new(&x, &Device::Cpu).unwrap();
+            for y in [table.turn(x(), heads, None).unwrap(), table.turn_elsewhere(&x(), heads, None).unwrap()] {
+                let y: Vec<f32> = y.flatten_all().unwrap().to_vec1().unwrap();
+                for ((first, second), [cos, sin]) in pairs.into_iter().zip(expected) {
+                    assert!((y[first] - cos).abs() < 1e-6 && (y[second] - sin).abs() < 1e-6, "{pairing:?}: {y:?}");
+                }
             }
         }
     }
@@ -334,7 +361,7 @@ mod tests {
     #[test]
     fn pairs_behind_the_share_stand_still() {
         let scaling = RopeScaling::Proportional { share: 0.5, factor: 2.0 };
-        let rope = Rope::new(&RopeConfig { width: 8, theta: 16.0, scaling, sections: Vec::new() });
+        let rope = Rope::new(&RopeConfig { scaling, ..RopeConfig::plain(8, 16.0) });
         assert_eq!(rope.frequencies, [0.5, 0.25, 0.0, 0.0]);
     }
 
@@ -353,7 +380,7 @@ mod tests {
             (yarn, [1.0, 0.256_935_1, 0.0625, 0.013_834_97, 2.5e-3, 7.905_695e-4, 2.5e-4, 7.905_695e-5]),
         ];
         for (scaling, expected) in cases {
-            let config = RopeConfig { width: 16, theta: 10_000.0, scaling, sections: Vec::new() };
+            let config = RopeConfig { scaling, ..RopeConfig::plain(16, 10_000.0) };
             for (i, expected) in expected.into_iter().enumerate() {
                 let found = config.frequency(i, Reach::Near);
                 assert!((found / expected - 1.0).abs() < 1e-5, "{:?}, pair {i}: {found} {expected}", config.scaling);
@@ -364,7 +391,7 @@ mod tests {
     #[test]
     fn far_sequences_turn_by_other_factors() {
         let scaling = RopeScaling::Long { near: vec![1.0, 2.0], far: vec![4.0, 8.0], magnitude: 2.0 };
-        let rope = Rope::new(&RopeConfig { width: 4, theta: 100.0, scaling, sections: Vec::new() });
+        let rope = Rope::new(&RopeConfig { scaling, ..RopeConfig::plain(4, 100.0) });
         let span = |rows, reach| Span { rows, mode: Mode { reach, ..Mode::default() }, ..Span::default() };
         let spans = vec![span(0..1, Reach::Far), span(1..2, Reach::Near)];
         let batch = Batch { positions: vec![[3; 3], [3; 3]], spans, ..Batch::default() };

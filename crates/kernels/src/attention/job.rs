@@ -13,12 +13,12 @@ use super::plan::{Plan, Split, Unit, partial_len, seen};
 use super::tile::{PANELS, ROWS, Scratch, Tile};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
-use super::{HeadRows, Out, Past, Scores};
+use super::{HeadRows, Out, Scores, Source};
 use crate::disjoint::Disjoint;
 use crate::isa::Level;
 use crate::kv::LANES;
 use crate::memory::Line;
-use crate::{Cpu, KvFormat};
+use crate::{Cpu, KvFormat, KvShape};
 
 /// Multiplications from which a step is worth a second thread: some two microseconds of work.
 const SHARED_FROM: usize = 100_000;
@@ -31,7 +31,8 @@ thread_local! {
 /// What the threads share. Lengths were checked by whoever made it.
 pub struct Job<'a> {
     pub q: HeadRows<'a>,
-    pub past: Past<'a>,
+    /// At least one; their caches hold heads of the same shape in the same format.
+    pub sources: &'a [Source<'a>],
     pub scores: &'a Scores<'a>,
     pub plan: &'a Plan,
     pub out: Out<'a>,
@@ -53,7 +54,7 @@ struct Partial<'a> {
 
 impl<'a> Job<'a> {
     pub fn run(&self, cpu: &Cpu) {
-        let (run_unit, width) = (self.pick(cpu.isa.level()), self.past.kv.shape().width());
+        let (run_unit, width) = (self.pick(cpu.isa.level()), self.shape().width());
         let run = |index: usize| {
             SCRATCH.with_borrow_mut(|memory| {
                 memory.resize(memory.len().max(Scratch::len(width).div_ceil(16)), Line::ZERO);
@@ -67,7 +68,7 @@ impl<'a> Job<'a> {
 
     #[cfg(target_arch = "x86_64")]
     fn pick(&self, level: Level) -> RunUnit<'a> {
-        match (level, self.past.kv.format()) {
+        match (level, self.format()) {
             (Level::Avx512Bf16, KvFormat::Bf16) => Self::run_unit::<x86::Avx512<true>, x86::Dots>,
             (Level::Avx512Bf16 | Level::Avx512, format) => Self::pick_format::<x86::Avx512<false>>(format),
             (Level::Avx2, format) => Self::pick_format::<x86::Avx2>(format),
@@ -77,13 +78,13 @@ impl<'a> Job<'a> {
 
     #[cfg(target_arch = "aarch64")]
     fn pick(&self, level: Level) -> RunUnit<'a> {
-        let format = self.past.kv.format();
+        let format = self.format();
         if level == Level::Scalar { Self::pick_format::<Portable>(format) } else { Self::pick_format::<Neon>(format) }
     }
 
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn pick(&self, _: Level) -> RunUnit<'a> {
-        Self::pick_format::<Portable>(self.past.kv.format())
+        Self::pick_format::<Portable>(self.format())
     }
 
     fn pick_format<L: Lanes>(format: KvFormat) -> RunUnit<'a> {
@@ -99,7 +100,7 @@ impl<'a> Job<'a> {
     /// The machine has L; the scratch is for this width.
     unsafe fn run_unit<L: Lanes, F: Operand<L>>(&self, index: usize, scratch: &Scratch) {
         let unit = &self.plan.units[index];
-        let (shape, span, group) = (self.past.kv.shape(), &self.past.spans[unit.span], self.group());
+        let (shape, span, group) = (self.shape(), self.sources[unit.source].span, self.group());
         let mut ranges = [const { 0..0 }; ROWS];
         for (range, row) in ranges.iter_mut().zip(unit.rows.clone()) {
             let seen = seen(span, self.scores, span.start + row / group);
@@ -137,7 +138,7 @@ impl<'a> Job<'a> {
     }
 
     fn panels(&self, unit: &Unit) -> impl Iterator<Item = Panel> {
-        let (kv, span) = (self.past.kv, &self.past.spans[unit.span]);
+        let Source { kv, span } = self.sources[unit.source];
         let scales = kv.format().scale_bytes();
         kv.panels(span, unit.head, unit.keys.clone()).map(move |place| {
             let block = kv.block(place.block).as_ptr();
@@ -150,9 +151,18 @@ impl<'a> Job<'a> {
         })
     }
 
+    /// Of the heads; blocks may have other sizes.
+    fn shape(&self) -> KvShape {
+        self.sources[0].kv.shape()
+    }
+
+    fn format(&self) -> KvFormat {
+        self.sources[0].kv.format()
+    }
+
     /// Query heads per key/value head.
     fn group(&self) -> usize {
-        self.q.heads / self.past.kv.shape().kv_heads
+        self.q.heads / self.shape().kv_heads
     }
 
     /// The query head of a unit's row.
@@ -163,7 +173,7 @@ impl<'a> Job<'a> {
     /// # Safety
     /// The scratch holds the unit's results.
     unsafe fn finish(&self, unit: &Unit, scratch: &Scratch) {
-        let width = self.past.kv.shape().width();
+        let width = self.shape().width();
         let partial = |row: usize| {
             // SAFETY: as promised.
             unsafe {
@@ -192,7 +202,7 @@ impl<'a> Job<'a> {
 
     /// Puts the parts of a split together; all are done.
     fn merge(&self, unit: &Unit, split: &Split) {
-        let (width, rows) = (self.past.kv.shape().width(), unit.rows.len());
+        let (width, rows) = (self.shape().width(), unit.rows.len());
         let length = partial_len(width);
         // SAFETY: all that wrote are done.
         let records: &[f32] = unsafe { self.partials.part(split.at..split.at + split.parts * rows * length) };
@@ -207,7 +217,7 @@ impl<'a> Job<'a> {
     /// Writes a row's result.
     fn write<'b>(&self, unit: &Unit, row: usize, parts: impl Iterator<Item = Partial<'b>> + Clone) {
         let (head_dim, index) = (self.q.head_dim, unit.rows.start + row);
-        let row = self.past.spans[unit.span].rows.start + index / self.group();
+        let row = self.sources[unit.source].span.rows.start + index / self.group();
         let at = row * self.out.stride + self.head(unit, index) * head_dim;
         // SAFETY: this head of this row belongs to this unit, or to the last one of its split.
         let out = unsafe { self.out.numbers.part(at..at + head_dim) };

@@ -6,6 +6,7 @@
 //! threads share them; where it is cut depends on that sequence alone. What a row gets is the same, bit by bit, for any number
 //! of threads and with any other sequences in the step.
 
+mod across;
 mod job;
 pub(crate) mod kernels;
 pub(crate) mod lanes;
@@ -24,6 +25,7 @@ use std::ops::Range;
 
 use crate::disjoint::Disjoint;
 use crate::{Cpu, KvCache, KvSpan};
+pub use across::{KeyValues, Look, attention_across};
 use job::Job;
 use plan::{Plan, seen};
 pub use within::{Segments, attention_within};
@@ -105,22 +107,47 @@ struct Out<'a> {
     stride: usize,
 }
 
+/// A span, and the cache that holds its tokens.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    kv: &'a KvCache,
+    span: &'a KvSpan<'a>,
+}
+
+/// Queries, what they look at, and where the results go.
+struct Task<'a> {
+    q: HeadRows<'a>,
+    sources: &'a [Source<'a>],
+    scores: &'a Scores<'a>,
+    out: Out<'a>,
+}
+
 fn attend(cpu: &Cpu, q: HeadRows, past: Past, scores: &Scores, out: Out) {
-    let shape = past.kv.shape();
-    let rows = past.spans.last().map_or(0, |span| span.rows.end);
-    q.check(rows);
     past.kv.check_written(past.spans, |span| seen(span, scores, span.start).start);
-    let needed = if rows == 0 { 0 } else { (rows - 1) * out.stride + q.heads * q.head_dim };
-    assert!(needed <= out.numbers.len(), "{} numbers have no room for {rows} rows", out.numbers.len());
-    assert_eq!(q.head_dim, shape.head_dim, "heads of another cache");
-    assert!(q.heads.is_multiple_of(shape.kv_heads), "{} heads cannot share {}", q.heads, shape.kv_heads);
-    assert!(scores.sinks.is_none_or(|sinks| sinks.len() == q.heads), "one sink per head");
     assert!(scores.window != Some(0) && scores.chunk != Some(0), "rows that see nothing");
     for span in past.spans {
         let cut = |island: &Range<usize>| island.start < span.end() && span.end() < island.end;
         assert!(!span.islands.iter().any(cut), "an island reaches beyond token {}: {:?}", span.end(), span.islands);
     }
-    let plan = Plan::new(past, scores, q.heads / shape.kv_heads);
+    let sources: Vec<Source> = past.spans.iter().map(|span| Source { kv: past.kv, span }).collect();
+    let plan = Plan::new(&sources, scores, q.heads);
+    run(cpu, Task { q, sources: &sources, scores, out }, &plan);
+}
+
+/// The plan's units. The blocks of the sources were checked.
+fn run(cpu: &Cpu, task: Task, plan: &Plan) {
+    let Task { q, sources, scores, out } = task;
+    let rows = sources.iter().map(|source| source.span.rows.end).max().unwrap_or(0);
+    q.check(rows);
+    let needed = if rows == 0 { 0 } else { (rows - 1) * out.stride + q.heads * q.head_dim };
+    assert!(needed <= out.numbers.len(), "{} numbers have no room for {rows} rows", out.numbers.len());
+    assert!(scores.sinks.is_none_or(|sinks| sinks.len() == q.heads), "one sink per head");
+    let Some(first) = sources.first() else { return };
+    for Source { kv, .. } in sources {
+        let (shape, alike) = (kv.shape(), first.kv.shape());
+        assert!(q.head_dim == shape.head_dim && kv.format() == first.kv.format(), "heads of another cache");
+        assert!(shape.kv_heads == alike.kv_heads && q.heads.is_multiple_of(shape.kv_heads), "heads that cannot be shared");
+    }
     let mut partials = vec![0.0; plan.partials];
-    Job { q, past, scores, plan: &plan, out, partials: Disjoint::new(&mut partials) }.run(cpu);
+    Job { q, sources, scores, plan, out, partials: Disjoint::new(&mut partials) }.run(cpu);
 }

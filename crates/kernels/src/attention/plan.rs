@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 
 use super::tile::ROWS;
-use super::{Past, Scores};
+use super::{Scores, Source};
 use crate::KvSpan;
 
 /// Tiles have multiples of so many rows: of the rows of the inner loops, six and four.
@@ -14,9 +14,10 @@ const BLOCK: usize = 12;
 const PART: usize = 512;
 
 /// A tile of rows and the keys that pass by it.
+#[derive(Clone)]
 pub struct Unit {
-    /// Number of the span.
-    pub span: usize,
+    /// Number of the source of its keys.
+    pub source: usize,
     /// Key/value head.
     pub head: usize,
     /// Rows: the heads that share this one for the first token of the span, then for the second, …
@@ -55,42 +56,65 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// For `group` query heads per key/value head.
-    pub fn new(past: Past, scores: &Scores, group: usize) -> Self {
-        let (mut plan, shape) = (Self::default(), past.kv.shape());
-        for (index, span) in past.spans.iter().enumerate() {
-            let rows = span.rows.len() * group;
-            let size = rows.div_ceil(rows.div_ceil(ROWS).max(1)).next_multiple_of(BLOCK).max(1);
-            for head in 0..shape.kv_heads {
-                for first in (0..rows).step_by(size) {
-                    let rows = first..rows.min(first + size);
-                    let keys = seen(span, scores, span.start + rows.start / group).start
-                        ..seen(span, scores, span.start + (rows.end - 1) / group).end;
-                    plan.work += 2 * rows.len() * keys.len() * shape.width();
-                    plan.units.push(Unit { span: index, head, rows, keys, part: 0, split: None });
-                }
-                if (1..=ROWS).contains(&rows) {
-                    plan.split_last(shape.width());
-                }
-            }
-        }
-        plan.units.sort_by_key(|unit| Reverse(unit.rows.len() * unit.keys.len()));
-        plan
+    /// Each source's rows look at its tokens.
+    pub fn new(sources: &[Source], scores: &Scores, heads: usize) -> Self {
+        let mut plan = Self::default();
+        (0..sources.len()).for_each(|i| plan.add(sources, i..i + 1, scores, heads));
+        plan.in_order()
     }
 
-    /// Cuts the keys of the last unit at multiples of [`PART`].
-    fn split_last(&mut self, width: usize) {
-        let Some(unit) = self.units.pop_if(|unit| unit.keys.start / PART < (unit.keys.end - 1) / PART) else { return };
-        let first = unit.keys.start / PART;
-        let parts = unit.keys.end.div_ceil(PART) - first;
-        let split = Some(self.splits.len());
-        self.units.extend((0..parts).map(|part| {
-            let cut = (first + part) * PART;
-            let keys = cut.max(unit.keys.start)..unit.keys.end.min(cut + PART);
-            Unit { keys, part, split, rows: unit.rows.clone(), ..unit }
-        }));
-        self.splits.push(Split { parts, at: self.partials, left: AtomicUsize::new(parts) });
-        self.partials += parts * unit.rows.len() * partial_len(width);
+    /// Rows that look at the tokens of several sources, which have the same rows and follow each other.
+    pub fn add(&mut self, sources: &[Source], several: Range<usize>, scores: &Scores, heads: usize) {
+        let Source { kv, span } = sources[several.start];
+        let shape = kv.shape();
+        let group = heads / shape.kv_heads;
+        let rows = span.rows.len() * group;
+        let size = rows.div_ceil(rows.div_ceil(ROWS).max(1)).next_multiple_of(BLOCK).max(1);
+        for head in 0..shape.kv_heads {
+            for first in (0..rows).step_by(size) {
+                let (tile, before) = (first..rows.min(first + size), self.units.len());
+                for source in several.clone() {
+                    let span = sources[source].span;
+                    let keys = seen(span, scores, span.start + tile.start / group).start
+                        ..seen(span, scores, span.start + (tile.end - 1) / group).end;
+                    self.work += 2 * tile.len() * keys.len() * shape.width();
+                    let unit = Unit { source, head, rows: tile.clone(), keys, part: 0, split: None };
+                    // Where rows are so few, threads share their keys.
+                    if rows <= ROWS { self.units.extend(unit.cut()) } else { self.units.push(unit) }
+                }
+                self.join(before, shape.width());
+            }
+        }
+    }
+
+    /// Puts the largest units first.
+    pub fn in_order(mut self) -> Self {
+        self.units.sort_by_key(|unit| Reverse(unit.rows.len() * unit.keys.len()));
+        self
+    }
+
+    /// The units from number `first` on have the same rows: if there are several, their results are to be merged.
+    fn join(&mut self, first: usize, width: usize) {
+        let parts = self.units.len() - first;
+        if parts > 1 {
+            let rows = self.units[first].rows.len();
+            for (part, unit) in self.units[first..].iter_mut().enumerate() {
+                (unit.part, unit.split) = (part, Some(self.splits.len()));
+            }
+            self.splits.push(Split { parts, at: self.partials, left: AtomicUsize::new(parts) });
+            self.partials += parts * rows * partial_len(width);
+        }
+    }
+}
+
+impl Unit {
+    /// The same rows with the keys between multiples of [`PART`].
+    fn cut(&self) -> impl Iterator<Item = Self> {
+        let parts = self.keys.start / PART..self.keys.end.div_ceil(PART);
+        parts.map(|part| {
+            let keys = (part * PART).max(self.keys.start)..self.keys.end.min((part + 1) * PART);
+            Self { keys, ..self.clone() }
+        })
     }
 }
 

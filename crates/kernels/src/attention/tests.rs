@@ -438,3 +438,53 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(refused(&|spans| spans[1].blocks = spans[0].blocks.split_at(1).1, 5), (false, true), "a block of two");
     assert_eq!(refused(&|spans| spans[1].islands = &[0..1, 1..3], 5), (true, false), "an island that goes on");
 }
+
+#[test]
+fn rows_look_across_at_the_first_rows_of_others() {
+    let mut rng = Rng::with_seed(11);
+    let Sizes { heads, kv_heads, head_dim, .. } = SMALL;
+    // Three pictures, and rows of queries.
+    let world = World::new(SMALL, &[(0, 70, &[]), (0, 1200, &[]), (0, 5, &[])], &mut rng);
+    let looks: [(Range<usize>, &[(usize, usize)]); 6] = [
+        (0..1, &[(1, 1200)]),
+        (1..2, &[(1, 700), (0, 70)]),
+        (3..60, &[(2, 5), (0, 33), (1, 1)]),
+        (60..61, &[(2, 0)]),
+        (61..200, &[(1, 600), (0, 0)]),
+        (200..230, &[(2, 2)]),
+    ];
+    let one = |data| HeadRows { data, stride: kv_heads * head_dim, heads: kv_heads, head_dim };
+    let scores = plain(head_dim);
+    let all = [&world.keys, &world.values].map(|of| of.iter().map(|of| stored(KvFormat::F32, of, head_dim)).collect::<Vec<_>>());
+    let mut expected = vec![7.0; 230 * heads * head_dim];
+    for (row, head) in (0..230).flat_map(|row| (0..heads).map(move |head| (row, head))) {
+        let at = looks.iter().find(|(rows, _)| rows.contains(&row)).map_or(&[][..], |(_, at)| at);
+        let seen: Vec<(usize, usize)> = at.iter().flat_map(|&(of, count)| (0..count).map(move |key| (of, key))).collect();
+        let place = |key: usize| (key * kv_heads + head / (heads / kv_heads)) * head_dim;
+        let score = |&(of, key): &(usize, usize)| {
+            let products = world.queries().head(row, head).iter().zip(&all[0][of][place(key)..]);
+            (products.map(|(q, k)| f64::from(*q) * k).sum::<f64>() * f64::from(scores.scale)).exp()
+        };
+        let weights: Vec<f64> = seen.iter().map(score).collect();
+        for (d, out) in expected[(row * heads + head) * head_dim..][..head_dim].iter_mut().enumerate() {
+            let sum: f64 = seen.iter().zip(&weights).map(|(&(of, key), weight)| weight * all[1][of][place(key) + d]).sum();
+            *out = if seen.is_empty() { *out } else { (sum / weights.iter().sum::<f64>()) as f32 };
+        }
+    }
+    for cpu in Cpu::each() {
+        let keep = |i: usize| {
+            let rows = world.sequences[i].1;
+            KeyValues::new(&cpu, [one(&world.keys[i]), one(&world.values[i])], rows, KvFormat::F32)
+        };
+        let kept: Vec<KeyValues> = (0..3).map(keep).collect();
+        let look = |(rows, at): &(Range<usize>, &[(usize, usize)])| Look {
+            rows: rows.clone(),
+            at: at.iter().map(|&(of, count)| (&kept[of], count)).collect(),
+        };
+        let looks: Vec<Look> = looks.iter().map(look).collect();
+        let mut out = vec![7.0; expected.len()];
+        attention_across(&cpu, world.queries(), &looks, &scores, &mut out);
+        let difference = difference(&out, &expected);
+        assert!(difference < 1e-5, "off by {difference}: {cpu:?}");
+    }
+}

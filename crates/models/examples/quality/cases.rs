@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use media::{Limits, decode_image};
 use mistralrs_models::{Loaded, Marker, Media, assemble, media_in_words};
-use nn::{Files, Prompt, Tensor};
+use nn::{Encoded, Files, Prompt};
 use serde::Deserialize;
 use serde_json::json;
 use text::{ChatTemplate, Conversation, Piece, TemplateFiles, Tokenizer};
@@ -18,8 +18,8 @@ const WINDOW: usize = 512;
 /// Something to read.
 pub struct Case {
     pub prompt: Prompt,
-    /// Rows of encoded pictures, and the tokens that they stand for.
-    pub media: Vec<(Range<usize>, Tensor)>,
+    /// What became of the prompt's media.
+    pub media: Vec<Encoded>,
     /// Rows whose logits are compared.
     pub counted: Range<usize>,
 }
@@ -84,15 +84,7 @@ impl<'a> Reader<'a> {
         let prompt = |text: &str| assemble(text, items.clone(), self.model.processor.as_ref(), &self.tokenizer);
         let first = prompt(&asked)?.tokens.len() - 1;
         let prompt = prompt(&format!("{asked}{}", question.answer))?;
-        let mut media = Vec::new();
-        for item in &prompt.media {
-            let rows = self.model.model.encode(&item.input, &mut || Ok(()))?;
-            let mut done = 0;
-            for at in &item.at {
-                media.push((at.clone(), rows.narrow(0, done, at.len())?));
-                done += at.len();
-            }
-        }
-        Ok(Case { counted: first..prompt.tokens.len(), media, prompt })
+        let media = prompt.media.iter().map(|item| self.model.model.encode(&item.input, &mut || Ok(())));
+        Ok(Case { counted: first..prompt.tokens.len(), media: media.collect::<std::result::Result<_, _>>()?, prompt })
     }
 }

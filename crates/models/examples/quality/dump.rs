@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nn::NnError;
 use serde_json::json;
 
 use crate::Result;
@@ -21,12 +22,16 @@ impl Dump {
         let describe = |case: &Case| {
             let tokens = &case.prompt.tokens;
             let positions: Vec<[u32; 3]> = (0..tokens.len()).map(|i| case.prompt.positions.at(i)).collect();
-            let media: Vec<[usize; 2]> = case.media.iter().map(|(at, _)| [at.start, at.end]).collect();
+            let media: Vec<[usize; 2]> =
+                case.prompt.media.iter().flat_map(|item| &item.at).map(|at| [at.start, at.end]).collect();
             json!({"tokens": tokens, "positions": positions, "media": media, "counted": [case.counted.start, case.counted.end]})
         };
         let all: Vec<_> = cases.iter().map(describe).collect();
         std::fs::write(self.0.join("cases.json"), serde_json::to_string(&all)?)?;
-        let rows = cases.iter().flat_map(|case| &case.media).map(|(_, rows)| rows.flatten_all()?.to_vec1::<f32>());
+        let media = cases.iter().flat_map(|case| case.prompt.media.iter().zip(&case.media));
+        let placed = media.filter(|(placement, _)| !placement.at.is_empty());
+        let rows = placed
+            .map(|(placement, item)| Ok::<_, NnError>(item.narrow(0, placement.input.rows)?.flatten_all()?.to_vec1::<f32>()?));
         self.numbers("media", rows.collect::<std::result::Result<Vec<_>, _>>()?.iter())
     }
 

@@ -21,7 +21,7 @@ use cases::Case;
 use divergence::Figures;
 use dump::Dump;
 use mistralrs_models::{Loaded, load};
-use nn::{Batch, Cache, DType, Device, Files, LoadSettings, MediaRows, Quant};
+use nn::{Batch, Cache, DType, Device, Files, LoadSettings, Quant};
 use serde_json::json;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -91,8 +91,10 @@ fn logits(loaded: &Loaded, cases: &[Case]) -> Result<Vec<Vec<f32>>> {
     for case in cases {
         let (spec, tokens) = (loaded.model.cache_spec(), case.prompt.tokens.len());
         let mut cache = Cache::alone(spec, tokens, nn::kv_format(loaded.dtype), &Device::Cpu)?;
-        let media = case.media.iter().map(|(at, rows)| MediaRows { at: at.start, rows: rows.clone() });
-        let batch = Batch { media: media.collect(), ..Batch::alone(&case.prompt, &cache, case.counted.clone().collect()) };
+        let mut batch = Batch::alone(&case.prompt, &cache, case.counted.clone().collect());
+        for (placement, item) in case.prompt.media.iter().zip(&case.media) {
+            batch.show(placement, item, 0..tokens, 0)?;
+        }
         logits.extend(loaded.model.forward(&batch, &mut cache)?.to_vec2()?);
     }
     Ok(logits)

@@ -1,4 +1,4 @@
-use nn::{Files, KvSource, LayerConfig, RopeConfig, RopeScaling};
+use nn::{Back, Files, KvSource, LayerConfig, RopeConfig, RopeScaling};
 use serde::Deserialize;
 
 use crate::ModelError;
@@ -30,11 +30,11 @@ impl LayerType {
         Ok(types)
     }
 
-    /// Number of the rotary embedding, and the window.
-    pub fn reach(self, window: usize) -> (usize, Option<usize>) {
+    /// Number of the rotary embedding, and how far back is looked.
+    pub fn reach(self, window: usize) -> (Option<usize>, Back) {
         match self {
-            Self::SlidingAttention => (SLIDING, Some(window)),
-            Self::FullAttention => (FULL, None),
+            Self::SlidingAttention => (Some(SLIDING), Back::Window(window)),
+            Self::FullAttention => (Some(FULL), Back::All),
         }
     }
 }

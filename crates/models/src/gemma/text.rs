@@ -55,8 +55,8 @@ pub fn decoder(line: Line, files: &Files) -> Result<DecoderConfig, ModelError> {
         if line != Line::Gemma {
             layer.norms = Norms::Sandwich;
             attention.scores.softcap = keys.attn_logit_softcapping;
-            let (rope, window) = kind.reach(keys.sliding_window);
-            attention.scores.window = window;
+            let (rope, back) = kind.reach(keys.sliding_window);
+            attention.scores.back = back;
             if line == Line::Gemma3 {
                 attention.rope = rope;
                 attention.qk_norm = Some(norm);

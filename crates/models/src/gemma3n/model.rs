@@ -1,6 +1,6 @@
 use nn::{
-    Batch, Bias, Cache, CacheSpec, Files, Linear, MediaInput, MediaKind, MediaRows, Model, NnError, Norm, NormConfig, Pause,
-    Role, Tensor, Weights,
+    Batch, Bias, Cache, CacheSpec, Encoded, Files, Linear, MediaInput, MediaKind, MediaRows, Model, NnError, Norm, NormConfig,
+    Pause, Role, Tensor, Weights,
 };
 
 use super::altup::Decoder;
@@ -122,7 +122,7 @@ impl Model for Gemma3n {
         self.decoder.vocab_size()
     }
 
-    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
+    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Encoded, NnError> {
         let (name, rank) = match input.kind {
             MediaKind::Audio => (SOUND, 3),
             MediaKind::Image | MediaKind::Video => (PICTURES, 4),
@@ -133,7 +133,7 @@ impl Model for Gemma3n {
             MediaKind::Audio => self.sound(&all.get(i)?, pause),
             MediaKind::Image | MediaKind::Video => self.picture(&all.get(i)?, pause),
         });
-        Ok(Tensor::cat(&rows.collect::<Result<Vec<_>, NnError>>()?, 0)?)
+        Ok(Encoded::Rows(Tensor::cat(&rows.collect::<Result<Vec<_>, NnError>>()?, 0)?))
     }
 
     fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {

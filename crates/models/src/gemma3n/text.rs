@@ -1,8 +1,8 @@
 //! `text_config`, and what is left of it in a slice.
 
 use nn::{
-    Activation, AttentionConfig, DecoderConfig, Ffn, Files, GatedConfig, Gates, Head, KvSource, LayerConfig, LayerScale, Mixer,
-    NormConfig, Norms, OutputGate, PerLayerConfig, RopeConfig, RopeScaling, Scores, Slice,
+    Activation, AttentionConfig, DecoderConfig, Ffn, Files, GatedConfig, Gates, Head, KvSource, LayerConfig, LayerGates,
+    LayerScale, Mixer, NormConfig, Norms, OutputGate, PerLayerConfig, RopeConfig, RopeScaling, Scores, Slice,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -204,7 +204,7 @@ impl TextConfig {
 
     fn decoder(&self, files: &Files, kept: &[Kept]) -> Result<DecoderConfig, ModelError> {
         let scaling = self.rope_scaling.clone().map_or(Ok(RopeScaling::None), |scaling| scaling.scaling(files))?;
-        let full = RopeConfig { width: self.head_dim, theta: self.rope_theta, scaling, sections: Vec::new() };
+        let full = RopeConfig { scaling, ..RopeConfig::plain(self.head_dim, self.rope_theta) };
         let mut layers: Vec<LayerConfig> = kept.iter().map(|layer| self.layer(layer)).collect();
         let types: Vec<LayerType> = kept.iter().map(|layer| layer.kind).collect();
         let first_shared = self.num_hidden_layers.saturating_sub(self.num_kv_shared_layers);
@@ -218,6 +218,7 @@ impl TextConfig {
             norm: NormConfig::Rms { eps: self.rms_norm_eps },
             ropes: ropes(full, self.rope_local_base_freq, self.rope_parameters.as_ref(), files)?,
             head: Head::Tied,
+            unspoken: 0,
             logit_softcap: self.final_logit_softcapping,
             per_layer: None, // the layers are not those of the common decoder
             deepstack: 0,
@@ -226,7 +227,7 @@ impl TextConfig {
 
     fn layer(&self, kept: &Kept) -> LayerConfig {
         let norm = NormConfig::Rms { eps: self.rms_norm_eps };
-        let (rope, window) = kept.kind.reach(self.sliding_window);
+        let (rope, back) = kept.kind.reach(self.sliding_window);
         let gates = match kept.sparsity {
             0.0 => Gates::All,
             share => Gates::Above { deviations: normal_quantile(share) },
@@ -241,12 +242,14 @@ impl TextConfig {
                 v_norm: Some(NormConfig::RmsUnweighted { eps: self.rms_norm_eps }),
                 kv: KvSource::Own,
                 rope,
-                scores: Scores { scale: 1.0, window, ..Scores::plain(self.head_dim) },
+                temperature: None,
+                scores: Scores { scale: 1.0, back, ..Scores::plain(self.head_dim) },
                 gate: OutputGate::Absent,
             }),
             ffn: Ffn::Gated(GatedConfig { inner: kept.inner, stored: kept.stored, activation: self.hidden_activation, gates }),
             beside: None,
             norms: Norms::Sandwich,
+            gates: LayerGates::Absent,
             scale: LayerScale::Absent,
         }
     }

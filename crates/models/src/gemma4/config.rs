@@ -218,9 +218,9 @@ pub fn decoder(files: &Files) -> Result<DecoderConfig, ModelError> {
     }
     keys.share(&mut decoder.layers, &types, files)?;
     decoder.per_layer = keys.per_layer(&base);
-    let sliding = RopeConfig { width: base.head_dim(), theta: 1e4, scaling: RopeScaling::None, sections: Vec::new() };
+    let sliding = RopeConfig::plain(base.head_dim(), 1e4);
     let proportional = RopeScaling::Proportional { share: 0.25, factor: 1.0 };
-    let full = RopeConfig { width: keys.global_head_dim, theta: 1e6, scaling: proportional, sections: Vec::new() };
+    let full = RopeConfig { scaling: proportional, ..RopeConfig::plain(keys.global_head_dim, 1e6) };
     let rope = |kind, default| keys.rope_parameters.rope(files, kind, default);
     decoder.ropes = vec![rope(LayerType::SlidingAttention, sliding)?, rope(LayerType::FullAttention, full)?];
     decoder.embedding_scale = (base.hidden_size as f64).sqrt();
@@ -274,7 +274,7 @@ impl Keys {
         if let Some(attention) = layer.mixer.attention_mut() {
             attention.qk_norm = Some(NormConfig::Rms { eps });
             attention.v_norm = Some(NormConfig::RmsUnweighted { eps });
-            (attention.rope, attention.scores.window) = kind.reach(self.sliding_window);
+            (attention.rope, attention.scores.back) = kind.reach(self.sliding_window);
             attention.scores.scale = 1.0;
             if kind == LayerType::FullAttention {
                 attention.scores.ahead = Ahead::Nothing;

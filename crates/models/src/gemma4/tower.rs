@@ -1,6 +1,6 @@
 use nn::{
-    Activation, Array, Bias, HeadRange, KvFormat, Linear, MediaInput, MediaKind, NnError, Norm, NormConfig, Pause, Qkv, Role,
-    Rope, RopeTable, Scores, Segments, Tensor, Weights, add_to, attention_within, average_pool_by, in_parts,
+    Activation, Array, Bias, HeadRange, KvFormat, Linear, MediaInput, MediaKind, NnError, Norm, NormConfig, Pairing, Pause, Qkv,
+    Role, Rope, RopeTable, Scores, Segments, Tensor, Weights, add_to, attention_within, average_pool_by, in_parts,
 };
 
 use super::config::VisionConfig;
@@ -70,7 +70,7 @@ impl Tower {
             patch_embed: tower.linear("patch_embedder.input_proj", config.patch_elements(), width, Bias::Absent)?,
             places: [table.get(0)?, table.get(1)?],
             blocks: (0..config.num_hidden_layers).map(|i| Block::load(config, &layers.at(i))).collect::<Result<_, _>>()?,
-            rope: Rope::rows_and_columns_apart(config.head_dim, config.rope_parameters.rope_theta),
+            rope: Rope::rows_and_columns(config.head_dim, config.rope_parameters.rope_theta).paired(Pairing::Quarters),
             standard: if config.standardize { Some([standard("std_bias")?, standard("std_scale")?]) } else { None },
             norm: w.norm(
                 "embed_vision.embedding_pre_projection_norm",

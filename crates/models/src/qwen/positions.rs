@@ -67,7 +67,7 @@ mod tests {
             let arrays = std::iter::once(("video_grid_thw", grid.array())).chain(seconds.map(|s| (SECONDS, scalar(s))));
             let input = Arc::new(MediaInput::new(MediaKind::Video, grid.patches() / 4, arrays));
             let at = at.iter().map(|&(start, end)| start..end).collect();
-            let mut prompt = Prompt { media: vec![Placement { input, at }], ..Prompt::text(vec![0; 5]) };
+            let mut prompt = Prompt { media: vec![Placement::new(input, at)], ..Prompt::text(vec![0; 5]) };
             arrange(&mut prompt, 2, 2.0);
             assert_eq!(prompt.positions, Positions::Explicit { rows: expected.to_vec(), next });
         }

@@ -99,7 +99,7 @@ impl Text {
                 Line::Qwen2 => attention.qkv_bias = true,
                 Line::Qwen3 | Line::Qwen35 => attention.qk_norm = Some(norm),
             }
-            attention.scores.window = window.filter(|_| i >= extra.max_window_layers || self.feed != Feed::Gated);
+            attention.scores.back = window.filter(|_| i >= extra.max_window_layers || self.feed != Feed::Gated).into();
         }
         if self.line == Line::Qwen35 {
             hybrid::put_in(files, &mut decoder.layers, eps)?;

@@ -1,8 +1,6 @@
 //! Sequences through a model, without an engine.
 
-use std::ops::Range;
-
-use nn::{Batch, Cache, Device, MediaRows, Model, Prompt, Span, Tensor};
+use nn::{Batch, Cache, Device, Encoded, Model, Prompt, Span};
 
 pub const BLOCK_SIZE: usize = 4;
 const BLOCKS: usize = 1024;
@@ -16,7 +14,7 @@ pub struct Room {
 /// A sequence: its prompt, encoded media, and the tokens that came after.
 pub struct Sequence<'a> {
     prompt: &'a Prompt,
-    encoded: Vec<Tensor>,
+    encoded: Vec<Encoded>,
     tokens: Vec<u32>,
     done: usize,
     blocks: Vec<u32>,
@@ -73,16 +71,8 @@ impl<'a> Sequence<'a> {
         // The same numbers in every group; the first is that of a state.
         let tables = vec![self.blocks.clone(); room.cache.groups()];
         batch.spans.push(Span { rows: first..first + count, start, tables, islands, mode: self.prompt.mode });
-        for (item, rows) in self.prompt.media.iter().zip(&self.encoded) {
-            let mut row = 0;
-            for at in &item.at {
-                let seen: Range<usize> = at.start.max(start)..at.end.min(end);
-                if !seen.is_empty() {
-                    let rows = rows.narrow(0, row + seen.start - at.start, seen.len()).unwrap();
-                    batch.media.push(MediaRows { at: first + seen.start - start, rows });
-                }
-                row += at.len();
-            }
+        for (placement, item) in self.prompt.media.iter().zip(&self.encoded) {
+            batch.show(placement, item, start..end, first).unwrap();
         }
         self.done = end;
     }

@@ -1,11 +1,12 @@
 use candle_core::Tensor;
 
-use super::config::{AttentionConfig, KvSource, OutputGate};
+use super::config::{AttentionConfig, KvSource, OutputGate, Temperature};
 use super::step::Step;
 use crate::linear::Linear;
 use crate::norm::{Norm, NormConfig};
+use crate::rope::RopeTable;
 use crate::weights::{Bias, Outputs, Weights};
-use crate::{Activation, Cache, NnError, Qkv};
+use crate::{Activation, Batch, Cache, HeadRange, NnError, Qkv, host};
 
 /// Self-attention over the paged cache.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Attention {
     pub fn mix(&self, x: &Tensor, place: usize, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
         let AttentionConfig { heads, kv_heads, head_dim, rope, scores, .. } = self.config;
         let qkv = Qkv { heads, kv_heads, head_dim };
-        let rope = step.rope(rope);
+        let rope = rope.map(|rope| step.rope(rope));
         let mut x = self.inputs.forward_adapted(x, step.adapted())?;
         let mut past = cache.layer(place);
         let behind = match self.config.kv {
@@ -66,10 +67,10 @@ impl Attention {
                     x = with_keys_as_values(&x, qkv)?;
                 }
                 if self.q_norm.is_none() && self.k_norm.is_none() {
-                    x = rope.turn(x, qkv.turned(), None)?;
+                    x = turn(x, qkv.turned(), rope, None)?;
                 } else {
-                    x = rope.turn(x, qkv.queries(), self.q_norm.as_ref())?;
-                    x = rope.turn(x, qkv.keys(), self.k_norm.as_ref())?;
+                    x = turn(x, qkv.queries(), rope, self.q_norm.as_ref())?;
+                    x = turn(x, qkv.keys(), rope, self.k_norm.as_ref())?;
                 }
                 if let Some(norm) = &self.v_norm {
                     x = norm.heads(x, qkv.values())?;
@@ -78,10 +79,13 @@ impl Attention {
                 qkv.stride()
             }
             KvSource::Layer(_) => {
-                x = rope.turn(x, qkv.queries(), self.q_norm.as_ref())?;
+                x = turn(x, qkv.queries(), rope, self.q_norm.as_ref())?;
                 qkv.width()
             }
         };
+        if let Some(factors) = self.config.temperature.and_then(|temperature| temperature.factors(step.batch)) {
+            x = host::scale_heads(x, qkv.queries(), &factors)?;
+        }
         let y = past.look(&x, qkv.queries(), step, scores)?;
         match self.config.gate {
             OutputGate::Absent => Ok(y),
@@ -92,6 +96,25 @@ impl Attention {
     /// The output projection.
     pub fn out(&self) -> &Linear {
         &self.out
+    }
+}
+
+/// Norms and turns heads, as far as there is something to do it with.
+fn turn(x: Tensor, heads: HeadRange, rope: Option<&RopeTable>, norm: Option<&Norm>) -> Result<Tensor, NnError> {
+    match (rope, norm) {
+        (Some(rope), norm) => rope.turn(x, heads, norm),
+        (None, Some(norm)) => norm.heads(x, heads),
+        (None, None) => Ok(x),
+    }
+}
+
+impl Temperature {
+    /// Factors on the queries of each row, if any has another than one.
+    fn factors(self, batch: &Batch) -> Option<Vec<f32>> {
+        let factor = |token: usize| 1.0 + self.rate * ((token + 1) as f64 / self.every).floor().ln_1p();
+        let tokens = batch.spans.iter().flat_map(|span| span.start..span.end());
+        let factors: Vec<f32> = tokens.map(|token| factor(token) as f32).collect();
+        factors.iter().any(|factor| *factor != 1.0).then_some(factors)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct DecoderConfig {
     pub ropes: Vec<RopeConfig>,
     /// Output head.
     pub head: Head,
+    /// Rows of the token table behind those of the vocabulary: tokens that can be read and are never written.
+    pub unspoken: usize,
     /// Logits l become cap * tanh(l / cap).
     pub logit_softcap: Option<f64>,
     /// What each layer is told about each token once more.
@@ -49,8 +51,19 @@ pub struct LayerConfig {
     pub beside: Option<MoeConfig>,
     /// Where norms stand.
     pub norms: Norms,
+    /// What the layer's parts are multiplied by before they are added.
+    pub gates: LayerGates,
     /// What the layer's result is multiplied by.
     pub scale: LayerScale,
+}
+
+/// What the results of a layer's two parts are multiplied by before they are added to the hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerGates {
+    /// Nothing.
+    Absent,
+    /// tanh of a number each, of these names: the mixer's, and the feed-forward part's (Alayrac et al. 2022, arXiv:2204.14198).
+    Tanh([&'static str; 2]),
 }
 
 /// What the result of a layer, residual included, is multiplied by.
@@ -69,6 +82,8 @@ pub enum Mixer {
     Attention(AttentionConfig),
     /// Attention whose past is one matrix per head.
     GatedDelta(GatedDeltaConfig),
+    /// Attention to media. Tokens that see none pass the whole layer by.
+    CrossAttention(CrossAttentionConfig),
 }
 
 /// Softmax attention with grouped heads.
@@ -88,12 +103,37 @@ pub struct AttentionConfig {
     pub v_norm: Option<NormConfig>,
     /// Whose keys and values it looks at.
     pub kv: KvSource,
-    /// Number of the rotary embedding in [`DecoderConfig::ropes`].
-    pub rope: usize,
-    /// Scale, cap and window of the scores.
+    /// Number of the rotary embedding in [`DecoderConfig::ropes`], if there is one.
+    pub rope: Option<usize>,
+    /// How queries grow.
+    pub temperature: Option<Temperature>,
+    /// Scale, cap and reach of the scores.
     pub scores: Scores,
     /// What the result is multiplied by.
     pub gate: OutputGate,
+}
+
+/// Queries grow with the token's number n: by a factor of 1 + rate * ln(1 + ⌊(n + 1) / every⌋) (Nakanishi 2025, arXiv:2501.19399).
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs)] // the two numbers of the formula
+pub struct Temperature {
+    pub rate: f64,
+    pub every: f64,
+}
+
+/// Attention of tokens to the rows of media, whose keys and values are made once. Heads of q and k are normed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CrossAttentionConfig {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` neighbours.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Norm of each head of q and k.
+    pub qk_norm: NormConfig,
+    /// Scale and cap of the scores.
+    pub scores: Scores,
 }
 
 /// Whose keys and values a layer looks at.
@@ -147,15 +187,20 @@ impl DecoderConfig {
         w.check_topology(self.layers.len())
     }
 
-    /// What a sequence leaves in the cache, and the number of each layer's place in it.
+    /// What a sequence leaves in the cache, and the number of each layer's place in it; of layers that look at media, their number
+    /// among these.
     ///
     /// # Errors
     /// A layer shares the keys and values of one that has no place, or another shape.
     pub fn cache(&self) -> Result<(CacheSpec, Vec<usize>), NnError> {
         let mut kept = Vec::new();
         let mut places: Vec<usize> = Vec::new();
+        let mut looking = 0..;
         for layer in &self.layers {
-            let cache = layer.mixer.cache();
+            let Some(cache) = layer.mixer.cache() else {
+                places.extend(looking.next());
+                continue;
+            };
             places.push(match layer.mixer.shares() {
                 None => {
                     kept.push(cache);
@@ -172,11 +217,12 @@ impl DecoderConfig {
 }
 
 impl Mixer {
-    /// What it looks at.
-    fn cache(&self) -> LayerCache {
+    /// What it looks at, if that is the sequence's past.
+    fn cache(&self) -> Option<LayerCache> {
         match self {
-            Self::Attention(a) => LayerCache::Kv { kv_heads: a.kv_heads, head_dim: a.head_dim, window: a.scores.window },
-            Self::GatedDelta(delta) => delta.cache(),
+            Self::Attention(a) => Some(LayerCache::Kv { kv_heads: a.kv_heads, head_dim: a.head_dim, back: a.scores.back }),
+            Self::GatedDelta(delta) => Some(delta.cache()),
+            Self::CrossAttention(_) => None,
         }
     }
 
@@ -192,7 +238,7 @@ impl Mixer {
     pub fn attention_mut(&mut self) -> Option<&mut AttentionConfig> {
         match self {
             Self::Attention(attention) => Some(attention),
-            Self::GatedDelta(_) => None,
+            Self::GatedDelta(_) | Self::CrossAttention(_) => None,
         }
     }
 }
@@ -281,10 +327,10 @@ pub enum Norms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Retention, RopeScaling};
+    use crate::{Back, Retention};
 
-    fn decoder(layers: &[(Option<usize>, KvSource)]) -> DecoderConfig {
-        let layer = |&(window, kv): &(Option<usize>, KvSource)| LayerConfig {
+    fn decoder(layers: &[(Back, KvSource)]) -> DecoderConfig {
+        let layer = |&(back, kv): &(Back, KvSource)| LayerConfig {
             mixer: Mixer::Attention(AttentionConfig {
                 heads: 4,
                 kv_heads: 2,
@@ -293,13 +339,15 @@ mod tests {
                 qk_norm: None,
                 v_norm: None,
                 kv,
-                rope: 0,
-                scores: Scores { window, ..Scores::plain(8) },
+                rope: Some(0),
+                temperature: None,
+                scores: Scores { back, ..Scores::plain(8) },
                 gate: OutputGate::Absent,
             }),
             ffn: Ffn::Gated(GatedConfig::new(16, Activation::Silu)),
             beside: None,
             norms: Norms::Pre,
+            gates: LayerGates::Absent,
             scale: LayerScale::Absent,
         };
         DecoderConfig {
@@ -308,8 +356,9 @@ mod tests {
             embedding_scale: 1.0,
             layers: layers.iter().map(layer).collect(),
             norm: NormConfig::Rms { eps: 1e-6 },
-            ropes: vec![RopeConfig { width: 8, theta: 1e4, scaling: RopeScaling::None, sections: Vec::new() }],
+            ropes: vec![RopeConfig::plain(8, 1e4)],
             head: Head::Tied,
+            unspoken: 0,
             logit_softcap: None,
             per_layer: None,
             deepstack: 0,
@@ -319,12 +368,23 @@ mod tests {
     #[test]
     fn layers_that_share_have_no_place_of_their_own() {
         use KvSource::{Layer, Own};
-        let own = [(Some(4), Own), (None, Own)];
-        let (spec, places) = decoder(&[own[0], own[1], (Some(4), Layer(0)), (None, Layer(1)), own[0]]).cache().unwrap();
-        assert_eq!(places, [0, 1, 0, 1, 2]);
+        let window = Back::Window(4);
+        let own = [(window, Own), (Back::All, Own)];
+        let mut config = decoder(&[own[0], own[1], (window, Layer(0)), (Back::All, Layer(1)), own[0], own[0], own[1], own[0]]);
+        for looking in [5, 7] {
+            config.layers[looking].mixer = Mixer::CrossAttention(CrossAttentionConfig {
+                heads: 4,
+                kv_heads: 2,
+                head_dim: 8,
+                qk_norm: config.norm,
+                scores: Scores::plain(8),
+            });
+        }
+        let (spec, places) = config.cache().unwrap();
+        assert_eq!(places, [0, 1, 0, 1, 2, 0, 3, 1]);
         let retentions: Vec<Retention> = spec.groups().iter().map(|group| group.retention).collect();
-        assert_eq!(retentions, [Retention::All, Retention::Window(4)]);
-        let refused = [(None, Layer(0)), (Some(4), Layer(2)), (Some(4), Layer(7))];
+        assert_eq!(retentions, [Back::All, window].map(Retention::Tokens));
+        let refused = [(Back::All, Layer(0)), (window, Layer(2)), (window, Layer(7))];
         for layer in refused {
             assert!(decoder(&[own[0], own[1], layer]).cache().is_err(), "{layer:?}");
         }

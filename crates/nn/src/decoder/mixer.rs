@@ -2,6 +2,7 @@ use candle_core::Tensor;
 
 use super::attention::Attention;
 use super::config::Mixer;
+use super::cross_attention::CrossAttention;
 use super::gated_delta::GatedDelta;
 use super::step::Step;
 use crate::linear::Linear;
@@ -19,10 +20,11 @@ pub struct TokenMixer {
 enum Kind {
     Attention(Attention),
     GatedDelta(GatedDelta),
+    CrossAttention(Box<CrossAttention>),
 }
 
 impl TokenMixer {
-    /// Loads `self_attn` or `linear_attn` of a layer. `place` is of those that [`super::DecoderConfig::cache`] tells.
+    /// Loads `self_attn`, `linear_attn` or `cross_attn` of a layer. `place` is of those that [`super::DecoderConfig::cache`] tells.
     ///
     /// # Errors
     /// A tensor is missing or shaped otherwise.
@@ -30,6 +32,9 @@ impl TokenMixer {
         let kind = match config {
             Mixer::Attention(attention) => Kind::Attention(Attention::load(attention, hidden, &w.at("self_attn"))?),
             Mixer::GatedDelta(delta) => Kind::GatedDelta(GatedDelta::load(delta, hidden, &w.at("linear_attn"))?),
+            Mixer::CrossAttention(cross) => {
+                Kind::CrossAttention(Box::new(CrossAttention::load(cross, hidden, &w.at("cross_attn"))?))
+            }
         };
         Ok(Self { kind, place })
     }
@@ -42,6 +47,15 @@ impl TokenMixer {
         match &self.kind {
             Kind::Attention(attention) => attention.mix(x, self.place, step, cache),
             Kind::GatedDelta(delta) => delta.mix(x, self.place, step, cache),
+            Kind::CrossAttention(cross) => cross.mix(x, self.place, step),
+        }
+    }
+
+    /// What looks at media, if it does.
+    pub(super) fn cross_attention(&self) -> Option<&CrossAttention> {
+        match &self.kind {
+            Kind::CrossAttention(cross) => Some(cross),
+            Kind::Attention(_) | Kind::GatedDelta(_) => None,
         }
     }
 
@@ -50,6 +64,7 @@ impl TokenMixer {
         match &self.kind {
             Kind::Attention(attention) => attention.out(),
             Kind::GatedDelta(delta) => delta.out(),
+            Kind::CrossAttention(cross) => cross.out(),
         }
     }
 }

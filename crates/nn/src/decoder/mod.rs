@@ -3,8 +3,10 @@
 mod attention;
 mod beside;
 mod config;
+mod cross_attention;
 mod ffn;
 mod gated_delta;
+mod looking;
 mod mixer;
 mod per_layer;
 mod step;
@@ -12,8 +14,8 @@ mod vocabulary;
 
 use beside::Beside;
 pub use config::{
-    AttentionConfig, DecoderConfig, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig, LayerScale, Mixer,
-    Norms, OutputGate, PerLayerConfig,
+    AttentionConfig, CrossAttentionConfig, DecoderConfig, Ffn, GatedConfig, GatedDeltaConfig, Gates, Head, KvSource, LayerConfig,
+    LayerGates, LayerScale, Mixer, Norms, OutputGate, PerLayerConfig, Temperature,
 };
 pub use ffn::FeedForward;
 pub(crate) use ffn::Gated;
@@ -24,7 +26,7 @@ pub use vocabulary::Vocabulary;
 
 use crate::norm::Norm;
 use crate::weights::Weights;
-use crate::{Adapted, Batch, Cache, CacheSpec, MediaRows, NnError, Rope, Tensor, host};
+use crate::{Adapted, Batch, Cache, CacheSpec, Encoded, MediaRows, NnError, Pause, Rope, Tensor, host};
 
 /// A loaded decoder.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ struct Layer {
     beside: Option<Beside>,
     norms: LayerNorms,
     per_layer: Option<PerLayerInput>,
+    /// Factors on what the mixer and the feed-forward part make.
+    gates: Option<[f64; 2]>,
     scale: Option<f64>,
 }
 
@@ -84,6 +88,27 @@ impl Decoder {
         self.vocabulary.size()
     }
 
+    /// Number of tokens that can be read.
+    pub fn table_size(&self) -> usize {
+        self.vocabulary.table_size()
+    }
+
+    /// What encoded media are kept as: the rows themselves, [rows, width], or what layers that look at them need.
+    ///
+    /// # Errors
+    /// The rows have another width, the device failed, or the pause said to stop.
+    pub fn keep(&self, rows: Tensor, pause: &mut Pause) -> Result<Encoded, NnError> {
+        let looking: Vec<_> = self.layers.iter().filter_map(|layer| layer.mixer.cross_attention()).collect();
+        if looking.is_empty() {
+            return Ok(Encoded::Rows(rows));
+        }
+        let mut key_values = |layer: &cross_attention::CrossAttention| {
+            pause()?;
+            layer.key_values(&rows)
+        };
+        Ok(Encoded::KeyValues(looking.into_iter().map(&mut key_values).collect::<Result<_, _>>()?))
+    }
+
     /// As [`Vocabulary::embed`].
     ///
     /// # Errors
@@ -101,8 +126,7 @@ impl Decoder {
         let vectors = self.per_layer.as_ref().map(|table| table.vectors(&rows, batch)).transpose()?;
         let mut x = rows;
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.mix(x, &step, cache)?;
-            x = layer.work(x, step.adapted())?;
+            x = layer.pass(x, &step, cache)?;
             if let (Some(input), Some(vectors)) = (&layer.per_layer, &vectors) {
                 let told = input.forward(&x, &vectors[i])?;
                 x = host::add_to(x, &told)?;
@@ -133,7 +157,7 @@ impl Layer {
         let norm = |name| w.norm(name, hidden, decoder.norm);
         Ok(Self {
             mixer: TokenMixer::load(&config.mixer, place, hidden, w)?,
-            ffn: FeedForward::load(&config.ffn, hidden, &w.at("mlp"))?,
+            ffn: FeedForward::load(&config.ffn, hidden, &w.at_any(&["mlp", "feed_forward"]))?,
             beside: config.beside.as_ref().map(|moe| Beside::load(moe, hidden, decoder.norm, w)).transpose()?,
             norms: match config.norms {
                 Norms::Pre => LayerNorms::Pre { mixer: norm("input_layernorm")?, ffn: norm("post_attention_layernorm")? },
@@ -145,6 +169,10 @@ impl Layer {
                 },
             },
             per_layer: decoder.per_layer.as_ref().map(|own| PerLayerInput::load(own, hidden, decoder.norm, w)).transpose()?,
+            gates: match config.gates {
+                LayerGates::Absent => None,
+                LayerGates::Tanh([mixer, ffn]) => Some([w.number(mixer, &[1])?.tanh(), w.number(ffn, &[1])?.tanh()]),
+            },
             scale: match config.scale {
                 LayerScale::Absent => None,
                 LayerScale::Learned => Some(w.number("layer_scalar", &[1])?),
@@ -152,16 +180,31 @@ impl Layer {
         })
     }
 
+    /// Mixes tokens and works on each. Where the mixer looks at media, only with those that see some.
+    fn pass(&self, x: Tensor, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+        if self.mixer.cross_attention().is_none() {
+            return self.work(self.mix(x, step, step.adapted(), cache)?, step.adapted());
+        }
+        let Some(looking) = step.looking() else { return Ok(x) };
+        let [adapted, fed] = &looking.adapted;
+        looking.rows.change(x, |x| looking.fed.change(self.mix(x, step, adapted, cache)?, |x| self.work(x, fed)))
+    }
+
     /// x + what mixing tokens makes of it.
-    fn mix(&self, x: Tensor, step: &Step, cache: &mut Cache) -> Result<Tensor, NnError> {
+    fn mix(&self, x: Tensor, step: &Step, adapted: &Adapted, cache: &mut Cache) -> Result<Tensor, NnError> {
         let (LayerNorms::Pre { mixer: before, .. } | LayerNorms::Sandwich { before_mixer: before, .. }) = &self.norms;
         let mixed = self.mixer.mix(&before.forward(&x)?, step, cache)?;
-        match &self.norms {
-            LayerNorms::Pre { .. } => self.mixer.out().add_to_adapted(x, &mixed, step.adapted()),
-            LayerNorms::Sandwich { after_mixer, .. } => {
-                host::add_to(x, &after_mixer.forward(&self.mixer.out().forward_adapted(&mixed, step.adapted())?)?)
-            }
+        if let (LayerNorms::Pre { .. }, None) = (&self.norms, self.gates) {
+            return self.mixer.out().add_to_adapted(x, &mixed, adapted);
         }
+        let mut made = self.mixer.out().forward_adapted(&mixed, adapted)?;
+        if let LayerNorms::Sandwich { after_mixer, .. } = &self.norms {
+            made = after_mixer.forward(&made)?;
+        }
+        if let Some([gate, _]) = self.gates {
+            made = host::scale(made, gate)?;
+        }
+        host::add_to(x, &made)
     }
 
     /// x + what working on each token makes of it.
@@ -170,15 +213,20 @@ impl Layer {
         host::in_parts(x, self.ffn.width(), |x, rows| {
             let adapted = &adapted.part(rows);
             let normed = before.forward(&x)?;
-            let made = match (&self.norms, &self.beside) {
-                (LayerNorms::Pre { .. }, None) => return self.ffn.add_to(x, &normed, adapted),
-                (_, None) => self.ffn.forward(&normed, adapted)?,
-                (_, Some(beside)) => beside.join(self.ffn.forward(&normed, adapted)?, &x)?,
-            };
-            match &self.norms {
-                LayerNorms::Pre { .. } => host::add_to(x, &made),
-                LayerNorms::Sandwich { after_ffn, .. } => host::add_to(x, &after_ffn.forward(&made)?),
+            if let (LayerNorms::Pre { .. }, None, None) = (&self.norms, &self.beside, self.gates) {
+                return self.ffn.add_to(x, &normed, adapted);
             }
+            let mut made = self.ffn.forward(&normed, adapted)?;
+            if let Some(beside) = &self.beside {
+                made = beside.join(made, &x)?;
+            }
+            if let LayerNorms::Sandwich { after_ffn, .. } = &self.norms {
+                made = after_ffn.forward(&made)?;
+            }
+            if let Some([_, gate]) = self.gates {
+                made = host::scale(made, gate)?;
+            }
+            host::add_to(x, &made)
         })
     }
 }

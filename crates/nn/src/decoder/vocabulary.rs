@@ -10,6 +10,8 @@ use crate::{MediaRows, NnError, host};
 #[derive(Debug)]
 pub struct Vocabulary {
     table: Embedding,
+    /// Rows of the table.
+    size: usize,
     scale: f64,
     /// Parts of a media row, each as wide as a hidden state.
     media_parts: usize,
@@ -31,18 +33,24 @@ impl Vocabulary {
                 vocabulary.tied_embedding("embed_tokens", config.vocab, config.hidden)?
             }
             Head::Own => {
-                let table = vocabulary.embedding("embed_tokens", config.vocab, config.hidden)?;
+                let table = vocabulary.embedding("embed_tokens", config.vocab + config.unspoken, config.hidden)?;
                 (table, top.role(Role::Vocabulary).linear("lm_head", config.hidden, config.vocab, Bias::Absent)?)
             }
         };
         let norm = body.norm("norm", config.hidden, config.norm)?;
         let (scale, media_parts, softcap) = (config.embedding_scale, 1 + config.deepstack, config.logit_softcap);
-        Ok(Self { table, scale, media_parts, norm, head, softcap })
+        let size = config.vocab + if config.head == Head::Own { config.unspoken } else { 0 };
+        Ok(Self { table, size, scale, media_parts, norm, head, softcap })
     }
 
     /// Number of logits per row.
     pub fn size(&self) -> usize {
         self.head.outputs()
+    }
+
+    /// Number of tokens that can be read.
+    pub fn table_size(&self) -> usize {
+        self.size
     }
 
     /// Token embeddings with media rows in their places, [rows, hidden].

@@ -120,7 +120,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::linear::{Format, Linear, Packed};
-    use crate::{CacheSpec, MediaInput, Pause};
+    use crate::{CacheSpec, Encoded, MediaInput, Pause};
 
     /// Gives its layer two rows twice.
     struct Toy {
@@ -138,7 +138,7 @@ mod tests {
             self.linear.outputs()
         }
 
-        fn encode(&self, _: &MediaInput, _: &mut Pause) -> Result<Tensor, NnError> {
+        fn encode(&self, _: &MediaInput, _: &mut Pause) -> Result<Encoded, NnError> {
             Err(NnError::Input("media"))
         }
 

@@ -32,7 +32,7 @@ pub struct RouterConfig {
 /// What makes a router's outputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RouterGate {
-    /// A matrix, `gate`.
+    /// A matrix, `gate` or `router`.
     Plain,
     /// A matrix `router.proj` over x / rms(x) * `router.scale` / √width. Shares are multiplied by the expert's number in
     /// `router.per_expert_scale`, whatever they add up to then.
@@ -89,7 +89,7 @@ impl Router {
             Bias::Absent => None,
         };
         let (norm, name, scales) = match config.gate {
-            RouterGate::Plain => (None, "gate", None),
+            RouterGate::Plain => (None, if w.has("router.weight") { "router" } else { "gate" }, None),
             RouterGate::Normed { eps } => {
                 let weight = (w.tensor("router.scale", &[hidden])? * (hidden as f64).powf(-0.5))?;
                 let scales = w.tensor("router.per_expert_scale", &[experts])?.to_vec1()?;

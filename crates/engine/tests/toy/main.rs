@@ -2,152 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::single_range_in_vec_init)]
 
-use std::cell::{Cell, RefCell};
+mod model;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
 
 use mistralrs_engine::{
     CacheSize, Constraint, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Mask, Request, Sampling, Stats,
 };
-use nn::{
-    Array, Batch, Cache, CacheSpec, Device, LayerCache, MediaInput, MediaKind, Model, NnError, Pause, Placement, Positions,
-    Prompt, Span, Tensor,
-};
-
-const VOCAB: usize = 61;
-/// Tokens that make the toy model misbehave.
-const ERR: u32 = 57;
-const PANIC: u32 = 58;
-const NAN: u32 = 59;
-/// Pictures that take as long as three steps of others, and for ever.
-const SLOW: f32 = -3.0;
-const ENDLESS: f32 = -4.0;
-
-/// Layers of a toy: all tokens, a window, a state.
-const ALL: LayerCache = LayerCache::Kv { kv_heads: 1, head_dim: 2, window: None };
-const WINDOW: LayerCache = LayerCache::Kv { kv_heads: 1, head_dim: 2, window: Some(7) };
-const STATE: LayerCache = LayerCache::State { numbers: 3 };
-
-struct Toy {
-    layers: Vec<LayerCache>,
-    spec: CacheSpec,
-    encodes: Arc<AtomicUsize>,
-    /// What it keeps for a token in each slot of a group's blocks: value and position.
-    slots: RefCell<HashMap<(usize, usize), [f32; 2]>>,
-    /// A step waits for one of these, until their sender has gone.
-    permits: Option<Receiver<()>>,
-    /// Steps so far.
-    steps: Cell<usize>,
-}
-
-impl Toy {
-    fn new() -> (Self, Arc<AtomicUsize>) {
-        let toy = Self::of(&[ALL]);
-        let encodes = toy.encodes.clone();
-        (toy, encodes)
-    }
-
-    /// With these layers, in the order of their groups.
-    fn of(layers: &[LayerCache]) -> Self {
-        let (layers, spec) = (layers.to_vec(), CacheSpec::new(layers.iter().copied()));
-        Self { layers, spec, encodes: Arc::default(), slots: RefCell::default(), permits: None, steps: Cell::default() }
-    }
-
-    /// Keeps the span's tokens; for each of them, what it makes of those that it sees.
-    fn look(&self, layer: usize, span: &Span, cache: &mut Cache, rows: &[[f32; 2]]) -> Vec<u64> {
-        let size = cache.block_size();
-        let window = match self.layers[layer] {
-            LayerCache::Kv { window, .. } => window.unwrap_or(usize::MAX),
-            LayerCache::State { .. } => {
-                let states = cache.states(layer, std::slice::from_ref(span)).unwrap();
-                let [state, ..] = states.into_iter().next().unwrap() else { panic!("an empty state") };
-                let mut next = |row: &[f32; 2]| {
-                    *state = (*state * 31.0 + row[0] * 7.0 + row[1]) % 65521.0;
-                    *state as u64
-                };
-                return rows.iter().map(&mut next).collect();
-            }
-        };
-        let slot = |token: usize| (layer, span.tables[layer][token / size] as usize * size + token % size);
-        let mut slots = self.slots.borrow_mut();
-        slots.extend((span.start..).map(slot).zip(rows.iter().copied()));
-        let look = |token: usize| {
-            let island = span.islands.iter().find(|island| island.contains(&token));
-            let end = island.map_or(token + 1, |island| island.end);
-            let fold = |h: u64, v: f32| h.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(v.to_bits().into());
-            ((token + 1).saturating_sub(window)..end).flat_map(|token| slots[&slot(token)]).fold(7, fold)
-        };
-        (span.start..span.end()).map(look).collect()
-    }
-}
-
-impl Model for Toy {
-    fn cache_spec(&self) -> &CacheSpec {
-        &self.spec
-    }
-
-    fn vocab_size(&self) -> usize {
-        VOCAB
-    }
-
-    fn encode(&self, input: &MediaInput, pause: &mut Pause) -> Result<Tensor, NnError> {
-        let value = input.arrays["value"].data[0];
-        let steps = self.steps.get();
-        while value == SLOW && self.steps.get() < steps + 3 {
-            pause()?;
-        }
-        if value == ENDLESS {
-            loop {
-                pause()?;
-            }
-        }
-        self.encodes.fetch_add(1, Ordering::Relaxed);
-        assert!(value != -2.0, "this picture makes the encoder panic");
-        if value == -1.0 {
-            return Err(NnError::Input("value"));
-        }
-        let rows: Vec<f32> = (0..input.rows).map(|i| value + i as f32).collect();
-        Ok(Tensor::from_vec(rows, (input.rows, 1), &Device::Cpu)?)
-    }
-
-    fn forward(&self, batch: &Batch, cache: &mut Cache) -> Result<Tensor, NnError> {
-        if let Some(permits) = &self.permits {
-            let _ = permits.recv();
-        }
-        self.steps.set(self.steps.get() + 1);
-        let mut values: Vec<f32> = batch.tokens.iter().map(|&t| t as f32).collect();
-        for item in &batch.media {
-            let rows: Vec<f32> = item.rows.flatten_all()?.to_vec1()?;
-            values[item.at..item.at + rows.len()].copy_from_slice(&rows);
-        }
-        let mut hashes = vec![0u64; values.len()];
-        let mut nan = vec![false; values.len()];
-        for span in &batch.spans {
-            let tokens = &batch.tokens[span.rows.clone()];
-            assert!(!tokens.contains(&PANIC), "this token makes the model panic");
-            if tokens.contains(&ERR) {
-                return Err(NnError::Input("token"));
-            }
-            let rows: Vec<[f32; 2]> = span.rows.clone().map(|row| [values[row], batch.positions[row][1] as f32]).collect();
-            for layer in 0..self.layers.len() {
-                let looks = self.look(layer, span, cache, &rows);
-                for (hash, look) in hashes[span.rows.clone()].iter_mut().zip(looks) {
-                    *hash = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(look);
-                }
-            }
-            nan[span.rows.clone()].fill(tokens.contains(&NAN));
-        }
-        let logit = |row: usize, id: usize| match () {
-            () if nan[row] => f32::NAN,
-            () if id >= ERR as usize => -1e4, // never drawn
-            () => ((hashes[row] >> 20).wrapping_mul(id as u64 + 3) % 997) as f32 / 100.0,
-        };
-        let logits: Vec<f32> = batch.wanted.iter().flat_map(|&row| (0..VOCAB).map(move |id| logit(row, id))).collect();
-        Ok(Tensor::from_vec(logits, (batch.wanted.len(), VOCAB), &Device::Cpu)?)
-    }
-}
+use model::{ALL, CHUNK, ENDLESS, ERR, NAN, PANIC, SLOW, STATE, Toy, WINDOW};
+use nn::{Array, LayerCache, Look, MediaInput, MediaKind, Placement, Positions, Prompt, Then};
 
 fn small() -> EngineConfig {
     EngineConfig { block_size: 4, cache: CacheSize::Blocks(40), ..EngineConfig::new(100) }
@@ -167,11 +33,21 @@ fn prompt(tokens: Vec<u32>, media: &[(usize, usize, f32)]) -> Prompt {
     for &(at, rows, value) in media {
         let array = Array { shape: vec![1], data: vec![value] };
         let input = Arc::new(MediaInput::new(MediaKind::Image, rows, [("value", array)]));
-        prompt.media.push(Placement { input, at: vec![at..at + rows] });
+        prompt.media.push(Placement::new(input, vec![at..at + rows]));
         prompt.islands.push(at..at + rows);
     }
     let rows = (0..prompt.tokens.len() as u32).map(|i| [i, i * 2, i]).collect();
     prompt.positions = Positions::Explicit { rows, next: 1000 };
+    prompt
+}
+
+/// A prompt with a picture of `rows` rows that all look at, the tokens from `at` on otherwise than those before.
+fn with_look(mut prompt: Prompt, at: usize, rows: usize, value: f32) -> Prompt {
+    let array = Array { shape: vec![1], data: vec![value] };
+    let input = Arc::new(MediaInput::new(MediaKind::Image, rows, [("value", array)]));
+    let before = Look { tokens: 0..at, rows, then: Then::Nothing };
+    let behind = Look { tokens: at..usize::MAX, rows: rows.div_ceil(2), then: Then::FeedForward };
+    prompt.media.push(Placement { looks: vec![before, behind], ..Placement::new(input, vec![]) });
     prompt
 }
 
@@ -222,14 +98,26 @@ fn random_request(random: &mut fastrand::Rng) -> Request {
         tokens.push(random.u32(4..50));
     }
     let seed = random.bool().then(|| random.u64(..));
-    request(prompt(tokens, &media), random.usize(1..20), seed)
+    let mut prompt = prompt(tokens, &media);
+    if random.u8(0..8) == 0 {
+        let at = random.usize(1..=prompt.tokens.len());
+        prompt = with_look(prompt, at, random.usize(1..9), random.u32(0..3) as f32 * 100.0);
+    }
+    request(prompt, random.usize(1..20), seed)
 }
 
 #[test]
 fn answers_do_not_depend_on_who_else_runs() {
     // Layers, and blocks that are enough for one.
-    let kinds: [(&[LayerCache], usize); 5] =
-        [(&[ALL], 25), (&[ALL, WINDOW], 25), (&[ALL, STATE], 25), (&[WINDOW, STATE], 18), (&[ALL, WINDOW, STATE], 25)];
+    let kinds: [(&[LayerCache], usize); 7] = [
+        (&[ALL], 25),
+        (&[ALL, WINDOW], 25),
+        (&[ALL, STATE], 25),
+        (&[WINDOW, STATE], 18),
+        (&[ALL, WINDOW, STATE], 25),
+        (&[ALL, CHUNK], 25),
+        (&[WINDOW, CHUNK], 18),
+    ];
     for (seed, (layers, enough)) in (1..).zip(kinds) {
         schedules(layers, enough, seed);
     }
@@ -347,7 +235,8 @@ fn a_picture_is_encoded_once() {
 #[test]
 fn a_prefix_is_computed_once() {
     // Layers, and what is found behind a picture that ends within a block; where there is a state, it is kept behind pictures only.
-    let kinds: [(&[LayerCache], usize); 4] = [(&[ALL], 12), (&[ALL, WINDOW], 12), (&[ALL, STATE], 0), (&[WINDOW, STATE], 0)];
+    let kinds: [(&[LayerCache], usize); 5] =
+        [(&[ALL], 12), (&[ALL, WINDOW], 12), (&[ALL, CHUNK], 12), (&[ALL, STATE], 0), (&[WINDOW, STATE], 0)];
     for (layers, within) in kinds {
         prefixes(layers, within);
     }
@@ -393,6 +282,25 @@ fn prefixes(layers: &[LayerCache], within: usize) {
     let mut second = engine.submit(cut(12)).unwrap();
     assert_eq!(cached(&mut second), within);
     assert_eq!(collect(second), whole);
+}
+
+#[test]
+fn what_is_looked_at_is_found_again() {
+    let (toy, encodes) = Toy::new();
+    let engine = Engine::start(Box::new(toy), small()).unwrap();
+    // Question, picture: tokens in the cache, pictures encoded until then. The first three tokens see the picture as well.
+    let cases = [((9, 7.0), 0, 1), ((9, 7.0), 8, 1), ((10, 7.0), 8, 1), ((10, 8.0), 0, 2), ((9, 8.0), 8, 2)];
+    let mut answers = Vec::new();
+    for ((question, value), cached, encoded) in cases {
+        let prompt = with_look(prompt([vec![7; 10], vec![question]].concat(), &[]), 3, 5, value);
+        let mut events = engine.submit(request(prompt, 6, None)).unwrap();
+        assert_eq!(events.blocking_recv(), Some(Event::Started { cached_tokens: cached }), "{question} {value}");
+        answers.push(collect(events));
+        assert_eq!(encodes.load(Ordering::Relaxed), encoded, "{question} {value}");
+    }
+    assert_eq!(answers[0], answers[1]);
+    let different = [(0, 2), (2, 3), (3, 4), (0, 4)];
+    assert!(different.iter().all(|(a, b)| answers[*a] != answers[*b]));
 }
 
 /// Lets an answer say these tokens; from `forced` on they need not be asked for.
@@ -513,7 +421,7 @@ fn a_panic_within_a_step_ends_its_sequences_and_nothing_else() {
 #[test]
 fn who_would_compute_the_same_waits_for_it() {
     let (permit, permits) = channel();
-    let toy = Toy { permits: Some(permits), ..Toy::new().0 };
+    let toy = Toy::waiting(permits);
     let engine = Engine::start(Box::new(toy), EngineConfig { budget_tokens_max: 8, ..small() }).unwrap();
     let ask = || engine.submit(request(prompt((0..30).map(|i| 4 + i).collect(), &[]), 4, None)).unwrap();
     let all: Vec<Events> = (0..4).map(|_| ask()).collect();
@@ -527,7 +435,7 @@ fn who_would_compute_the_same_waits_for_it() {
 #[test]
 fn dropping_the_receiver_frees_the_blocks_and_dropping_the_engine_ends_all() {
     let (permit, permits) = channel();
-    let toy = Toy { permits: Some(permits), ..Toy::new().0 };
+    let toy = Toy::waiting(permits);
     let engine = Engine::start(Box::new(toy), EngineConfig { sequences_max: 1, ..small() }).unwrap();
     let long = || Request { stop_token_ids: vec![], ..request(prompt(vec![9; 10], &[]), 90, None) };
     let mut running = engine.submit(long()).unwrap();
