@@ -9,9 +9,10 @@
 //! (media → arrays and placeholders) and `model.rs` (the forward pass). What several share lies beside them: `joined` for a
 //! tower and a decoder as one model, `llama` and `phi3` for decoders that many have, `gemma` and `qwen` for those whole lines, `clip`, `siglip`,
 //! `whisper` and `conformer` for towers, `projection` for how their linear layers are stored, `features` for the choice of a tower's
-//! states, `tiles` for large pictures, `matformer` for tables of slices, `special_tokens` for ids that config.json leaves out, `text_only` for
+//! states, `tiles` and `canvas` for large pictures, `matformer` for tables of slices, `special_tokens` for ids that config.json leaves out, `text_only` for
 //! members without a tower.
 
+mod canvas;
 mod clip;
 mod config;
 mod conformer;
@@ -25,6 +26,7 @@ mod gemma4;
 mod idefics3;
 mod joined;
 mod llama;
+mod llama4;
 mod llava;
 mod matformer;
 mod mistral3;

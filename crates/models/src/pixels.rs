@@ -1,5 +1,6 @@
 //! What processors have in common: sizes, and pixels → normalised numbers.
 
+use half::bf16;
 use media::{Filter, Image};
 use nn::{Array, Files};
 use serde::Deserialize;
@@ -59,17 +60,23 @@ impl Pixels {
         Self::read_from(files, PREPROCESSOR, defaults)
     }
 
+    /// Reads preprocessor_config.json, for a family that computes the numbers in bf16.
+    pub fn read_in_bf16(files: &Files, defaults: PixelDefaults) -> Result<Self, ModelError> {
+        Self::new(read(files, PREPROCESSOR, defaults.keys())?, files, PREPROCESSOR, |number| bf16::from_f32(number).to_f32())
+    }
+
     /// Reads another file of its kind.
     pub fn read_from(files: &Files, file: &str, defaults: PixelDefaults) -> Result<Self, ModelError> {
-        Self::new(read(files, file, defaults.keys())?, files, file)
+        Self::new(read(files, file, defaults.keys())?, files, file, |number| number)
     }
 
     /// Reads the object under a key of a file that holds several of its kind.
     pub fn read_part(files: &Files, file: &str, key: &str, defaults: PixelDefaults) -> Result<Self, ModelError> {
-        Self::new(read_part(files, file, key, defaults.keys())?, files, file)
+        Self::new(read_part(files, file, key, defaults.keys())?, files, file, |number| number)
     }
 
-    fn new(config: PixelConfig, files: &Files, file: &str) -> Result<Self, ModelError> {
+    /// Each result is rounded.
+    fn new(config: PixelConfig, files: &Files, file: &str, round: fn(f32) -> f32) -> Result<Self, ModelError> {
         let check = |met, reason| require(met, files, file, reason);
         check(config.image_std.iter().all(|s| s.is_finite() && *s > 0.0), "image_std must be positive")?;
         check(config.image_mean.iter().all(|m| m.is_finite()), "image_mean must be finite")?;
@@ -78,8 +85,12 @@ impl Pixels {
         check(filter.is_some(), "resample must be 1 (lanczos), 2 (bilinear) or 3 (bicubic)")?;
         let rescale = if config.do_rescale { config.rescale_factor } else { 1.0 };
         let value = |channel: usize, level: usize| {
-            let plain = (level as f64 * rescale) as f32;
-            if config.do_normalize { (plain - config.image_mean[channel]) / config.image_std[channel] } else { plain }
+            let plain = round((level as f64 * rescale) as f32);
+            if !config.do_normalize {
+                return plain;
+            }
+            let [mean, std] = [config.image_mean, config.image_std].map(|of| round(of[channel]));
+            round(round(plain - mean) / std)
         };
         let table = std::array::from_fn(|channel| std::array::from_fn(|level| value(channel, level)));
         Ok(Self { table, mean: config.image_mean, filter: filter.unwrap_or(Filter::Bicubic) })
