@@ -30,6 +30,7 @@ mod llama4;
 mod llava;
 mod matformer;
 mod mistral3;
+mod mllama;
 mod phi3;
 mod phi3v;
 mod phi4mm;
