@@ -53,11 +53,11 @@ impl Topology {
 
     /// Two ranges of layers that overlap, as they were written: the second one counts there.
     pub fn overlap(&self) -> Option<(&str, &str)> {
-        let ranges = self.rules.windows(2).filter_map(|pair| match (&pair[0].which, &pair[1].which) {
-            (Selection::Layers(first), Selection::Layers(second)) if second.start < first.end => Some(pair),
-            _ => None,
-        });
-        ranges.map(|pair| (pair[0].label.as_str(), pair[1].label.as_str())).next()
+        let overlap = |pair: &&[TopologyRule]| match (&pair[0].which, &pair[1].which) {
+            (Selection::Layers(first), Selection::Layers(second)) => second.start < first.end,
+            _ => false,
+        };
+        self.rules.windows(2).find(overlap).map(|pair| (pair[0].label.as_str(), pair[1].label.as_str()))
     }
 
     /// Refuses rules that speak of no tensor of the language model, and layers that it has not.

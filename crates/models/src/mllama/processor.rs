@@ -90,6 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "who looks is a range")]
     fn neighbours_are_looked_at_together() {
         const END: usize = usize::MAX;
         let cases: [(&[usize], &[Range<usize>]); 4] = [

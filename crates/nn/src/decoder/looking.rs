@@ -13,9 +13,12 @@ pub struct Looking<'a> {
     pub fed: Chosen,
     /// Which adapters the rows take, and those of them that go on.
     pub adapted: [Adapted; 2],
-    /// Neighbours among them, and what they see: keys and values by layer, and how many.
-    sights: Vec<(Range<usize>, Vec<(&'a [KeyValues], usize)>)>,
+    /// Neighbours among them, and what they see.
+    sights: Vec<(Range<usize>, Vec<Seen<'a>>)>,
 }
+
+/// An item's keys and values by layer, and how many are seen.
+type Seen<'a> = (&'a [KeyValues], usize);
 
 /// Some rows of a tensor.
 pub struct Chosen {
@@ -58,7 +61,7 @@ impl<'a> Looking<'a> {
 
     /// What the rows see in a layer, by its number among those that look.
     pub fn sights(&self, layer: usize) -> Result<Vec<Sight<'a>>, NnError> {
-        let sight = |(rows, at): &(Range<usize>, Vec<(&'a [KeyValues], usize)>)| {
+        let sight = |(rows, at): &(Range<usize>, Vec<Seen<'a>>)| {
             let at = at
                 .iter()
                 .map(|(layers, seen)| Ok((layers.get(layer).ok_or(NnError::Input("keys and values of each layer"))?, *seen)));
