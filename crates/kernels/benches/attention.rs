@@ -8,7 +8,7 @@ mod machine;
 use std::time::{Duration, Instant};
 
 use kernels::{
-    Cpu, HeadRows, Isa, KvCache, KvFormat, KvShape, KvSpan, Past, Pool, Scores, Segments, attention, attention_within,
+    Cpu, HeadRows, Isa, KvCache, KvFormat, KvShape, KvSpan, Past, Pool, Scores, Seen, Segments, attention, attention_within,
 };
 
 /// What is done with `rows` rows of each sequence.
@@ -141,7 +141,7 @@ fn measure(cpu: &Cpu, kind: Kind, batch: &Batch, sizes: &Sizes, format: KvFormat
     let spans: Vec<KvSpan> = spans.collect();
     let lengths = vec![rows; sequences];
     let seconds = best(|| match kind {
-        Kind::Tower => attention_within(cpu, Segments { q, k, v, lengths: &lengths, onlookers: &[] }, &scores, format, &mut out),
+        Kind::Tower => attention_within(cpu, Segments { q, k, v, lengths: &lengths, seen: Seen::All }, &scores, format, &mut out),
         Kind::Append => caches[0].append(cpu, k, v, &spans),
         _ => caches.iter().for_each(|kv| attention(cpu, q, Past { kv, spans: &spans }, &scores, &mut out)),
     });

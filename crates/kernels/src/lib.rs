@@ -48,7 +48,7 @@ mod streams;
 use std::sync::OnceLock;
 
 pub use activation::Activation;
-pub use attention::{HeadRows, KeyValues, Look, Past, Scores, Segments, attention, attention_across, attention_within};
+pub use attention::{HeadRows, KeyValues, Look, Past, Scores, Seen, Segments, attention, attention_across, attention_within};
 pub use biased::{Biased, attention_biased};
 pub use blocks::BlockFormat;
 pub use delta::{Delta, DeltaGates, delta_gates, delta_state_len, gated_delta};

@@ -2,6 +2,7 @@
 
 use candle_core::{D, Tensor};
 use kernels::KvFormat;
+pub use kernels::Seen;
 
 use crate::{HeadRange, NnError, host};
 
@@ -121,14 +122,14 @@ impl Qkv {
 pub struct Segments<'a> {
     /// Rows of each.
     pub lengths: &'a [usize],
-    /// How many of these, the last ones, see the others and are seen by nobody. Empty where all are seen.
-    pub onlookers: &'a [usize],
+    /// What rows see of theirs.
+    pub seen: Seen<'a>,
 }
 
 impl<'a> Segments<'a> {
     /// All rows of a segment see each other.
     pub fn whole(lengths: &'a [usize]) -> Self {
-        Self { lengths, onlookers: &[] }
+        Self { lengths, seen: Seen::All }
     }
 }
 
@@ -138,30 +139,50 @@ impl<'a> Segments<'a> {
 /// # Errors
 /// Shapes do not fit, or the device failed.
 pub fn attention_within(x: &Tensor, qkv: Qkv, segments: Segments, scores: Scores, format: KvFormat) -> Result<Tensor, NnError> {
-    let Segments { lengths, onlookers } = segments;
+    let Segments { lengths, seen } = segments;
     let (rows, stride) = x.dims2()?;
-    if rows != lengths.iter().sum::<usize>() || stride != qkv.stride() {
+    let covered = |lengths: &[usize]| lengths.iter().sum::<usize>() == rows;
+    let in_chunks = !matches!(seen, Seen::Chunks(chunks) if !covered(chunks));
+    if !covered(lengths) || !in_chunks || stride != qkv.stride() {
         return Err(NnError::Input("segments that cover all rows"));
     }
     if host::here(x) {
         return host::read(x, |x| {
             let [q, k, v] = [qkv.queries(), qkv.keys(), qkv.values()].map(|heads| heads.of(x, stride));
-            let segments = kernels::Segments { q, k, v, lengths, onlookers };
+            let segments = kernels::Segments { q, k, v, lengths, seen };
             host::make((rows, qkv.width()), |y| {
                 kernels::attention_within(host::cpu(), segments, &scores.kernel(), format, y);
             })
         })?;
     }
     let [q, k, v] = [qkv.queries().take(x)?, qkv.keys().take(x)?, qkv.values().take(x)?];
-    let mut done = 0;
+    let (mut done, mut rest) = (0, seen);
     let mut parts = Vec::with_capacity(lengths.len());
-    for (i, &rows) in lengths.iter().enumerate() {
-        let seen = rows - onlookers.get(i).copied().unwrap_or_default();
+    for &rows in lengths {
+        let (now, later) = rest.split(&[rows]);
+        let (keys, mask) = match now {
+            Seen::All => (rows, None),
+            Seen::Chunks(chunks) => (rows, Some(mask(chunks, x)?)),
+            Seen::Onlookers(counts) => (rows - counts.iter().sum::<usize>(), None),
+        };
         let part = |x: &Tensor, rows| x.narrow(0, done, rows);
-        parts.push(attention_elsewhere(&part(&q, rows)?, &part(&k, seen)?, &part(&v, seen)?, None, scores)?);
-        done += rows;
+        parts.push(attention_elsewhere(&part(&q, rows)?, &part(&k, keys)?, &part(&v, keys)?, mask.as_ref(), scores)?);
+        (done, rest) = (done + rows, later);
     }
     Ok(Tensor::cat(&parts, 0)?)
+}
+
+/// For rows in chunks, 0 where one sees another and -inf elsewhere, where `x` lives.
+fn mask(chunks: &[usize], x: &Tensor) -> Result<Tensor, NnError> {
+    let rows = chunks.iter().sum();
+    let mut mask = Vec::with_capacity(rows * rows);
+    let mut seen = 0;
+    for chunk in chunks {
+        seen += chunk;
+        let row = (0..rows).map(|token| if token < seen { 0.0 } else { f32::NEG_INFINITY });
+        (0..*chunk).for_each(|_| mask.extend(row.clone()));
+    }
+    Ok(Tensor::from_vec(mask, (rows, rows), x.device())?)
 }
 
 /// Attention of the rows of a sound to the latest ones, with an embedding of how far back they are; in main memory.

@@ -36,7 +36,7 @@ mod weights;
 pub use across::{KeyValues, Sight, attention_across};
 pub use activation::Activation;
 pub use adapter::{Adapted, AdapterSet};
-pub use attention::{Ahead, Back, Biased, Nearby, Qkv, Scores, Segments, attention_within};
+pub use attention::{Ahead, Back, Biased, Nearby, Qkv, Scores, Seen, Segments, attention_within};
 pub use batch::{Batch, MediaLook, MediaRows, Span};
 pub use cache::{Cache, CacheGroup, CacheSpec, LayerCache, Retention};
 pub use candle_core::{D, DType, Device, Tensor};

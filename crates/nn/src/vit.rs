@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 
 use kernels::KvFormat;
 
-use crate::attention::{Qkv, Scores, Segments, attention_within};
+use crate::attention::{Qkv, Scores, Seen, Segments, attention_within};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormConfig};
 use crate::rope::RopeTable;
@@ -54,8 +54,8 @@ pub struct Runs<'a> {
     pub segments: &'a [usize],
     /// What the segments are cut into for blocks that look no further.
     pub windows: &'a [usize],
-    /// As [`Segments::onlookers`], for blocks that see their segment.
-    pub onlookers: &'a [usize],
+    /// What is seen of the segments by all other blocks.
+    pub seen: Seen<'a>,
 }
 
 /// What the parts of a block are called.
@@ -201,7 +201,7 @@ impl Vit {
             }
             pause()?;
             let runs = match block.reach {
-                Reach::Segment => Segments { lengths: runs.segments, onlookers: runs.onlookers },
+                Reach::Segment => Segments { lengths: runs.segments, seen: runs.seen },
                 Reach::Window => Segments::whole(runs.windows),
             };
             let scores = Scores::plain(self.qkv.head_dim);
@@ -223,7 +223,7 @@ impl Vit {
 impl<'a> Runs<'a> {
     /// Segments whose patches all see each other.
     pub fn whole(segments: &'a [usize]) -> Self {
-        Self { segments, windows: segments, onlookers: &[] }
+        Self { segments, windows: segments, seen: Seen::All }
     }
 
     /// The first segments, which have at most `rows_max` patches together or are a single one, and the others.
@@ -237,11 +237,8 @@ impl<'a> Runs<'a> {
             covered <= rows
         });
         let windows = self.windows.split_at(inside.count());
-        let onlookers = self.onlookers.split_at(count.min(self.onlookers.len()));
-        (
-            Self { segments: now, windows: windows.0, onlookers: onlookers.0 },
-            Self { segments: later, windows: windows.1, onlookers: onlookers.1 },
-        )
+        let seen = self.seen.split(now);
+        (Self { segments: now, windows: windows.0, seen: seen.0 }, Self { segments: later, windows: windows.1, seen: seen.1 })
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{Cpu, KvCache, KvSpan};
 pub use across::{KeyValues, Look, attention_across};
 use job::Job;
 use plan::{Plan, seen};
-pub use within::{Segments, attention_within};
+pub use within::{Seen, Segments, attention_within};
 
 /// Rows of heads, `[rows, heads, head_dim]`, somewhere in rows of more: the queries in the output of a fused projection, say.
 #[derive(Debug, Clone, Copy)]

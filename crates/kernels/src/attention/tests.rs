@@ -316,14 +316,19 @@ fn segments_see_themselves_alone() {
     let large = Sizes { heads: 16, kv_heads: 8, head_dim: 128, block_size: 16 };
     let few: &[Sequence] = &[(0, 64, &[0..64]), (0, 1, &[0..1]), (0, 0, &[]), (0, 17, &[0..17]), (0, 130, &[0..130])];
     let many: &[Sequence] = &[(0, 300, &[0..300]), (0, 5, &[0..5]), (0, 600, &[0..600]), (0, 9, &[0..9])];
-    for (sizes, sequences, cpus) in
-        [(small, few, Cpu::each().collect()), (large, many, vec![Cpu { isa: Isa::best(), pool: Pool::new(2) }])]
-    {
+    let few_chunks: &[Sequence] = &[(0, 64, &[0..20, 20..64]), (0, 1, &[0..1]), (0, 0, &[]), (0, 130, &[0..50, 50..130])];
+    let many_chunks: &[Sequence] = &[(0, 300, &[0..7, 7..300]), (0, 600, &[0..600]), (0, 9, &[0..1, 1..2, 2..9])];
+    let (all, best) = (|| Cpu::each().collect(), || vec![Cpu { isa: Isa::best(), pool: Pool::new(2) }]);
+    let cases: [(_, _, Vec<Cpu>); 4] =
+        [(small, few, all()), (small, few_chunks, all()), (large, many, best()), (large, many_chunks, best())];
+    for (sizes, sequences, cpus) in cases {
         let world = World::new(sizes, sequences, &mut rng);
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.1).collect();
+        let chunks: Vec<usize> = sequences.iter().flat_map(|sequence| sequence.2).map(Range::len).collect();
+        let seen = if chunks.len() > lengths.len() { Seen::Chunks(&chunks) } else { Seen::All };
         let (heads, kv_heads) = (sizes.heads, sizes.kv_heads);
         let (k, v) = (world.part(heads, kv_heads), world.part(heads + kv_heads, kv_heads));
-        let rows = Segments { q: world.queries(), k, v, lengths: &lengths, onlookers: &[] };
+        let rows = Segments { q: world.queries(), k, v, lengths: &lengths, seen };
         let sinks: Vec<f32> = (0..heads).map(|head| head as f32 / 4.0).collect();
         for cpu in cpus {
             for format in FORMATS {
@@ -342,18 +347,21 @@ fn onlookers_see_and_are_not_seen() {
     let world = World::new(sizes, &[(0, 180, &[])], &mut Rng::with_seed(11));
     let (q, k, v) = (world.queries(), world.part(3, 3), world.part(6, 3));
     for cpu in Cpu::each() {
-        let attend = |q, k, v, lengths: &[usize], onlookers: &[usize]| {
+        let attend = |q, k, v, lengths: &[usize], seen| {
             let mut out = vec![f32::NAN; lengths.iter().sum::<usize>() * 72];
-            attention_within(&cpu, Segments { q, k, v, lengths, onlookers }, &scores, KvFormat::F32, &mut out);
+            attention_within(&cpu, Segments { q, k, v, lengths, seen }, &scores, KvFormat::F32, &mut out);
             out
         };
-        let out = attend(q, k, v, &[140, 40], &[100, 0]);
+        let out = attend(q, k, v, &[140, 40], Seen::Onlookers(&[100, 0]));
         for first in [0, 40, 80, 120] {
             let rows = seen.min(140 - first) * 72;
-            assert!(attend(q.part(first, 0..3), k, v, &[seen], &[])[..rows] == out[first * 72..][..rows], "{cpu:?} {first}");
+            assert!(
+                attend(q.part(first, 0..3), k, v, &[seen], Seen::All)[..rows] == out[first * 72..][..rows],
+                "{cpu:?} {first}"
+            );
         }
         let [q, k, v] = [q, k, v].map(|heads| heads.part(140, 0..3));
-        assert!(attend(q, k, v, &[40], &[]) == out[140 * 72..], "{cpu:?}");
+        assert!(attend(q, k, v, &[40], Seen::All) == out[140 * 72..], "{cpu:?}");
     }
 }
 
@@ -445,7 +453,8 @@ fn rows_look_across_at_the_first_rows_of_others() {
     let Sizes { heads, kv_heads, head_dim, .. } = SMALL;
     // Three pictures, and rows of queries.
     let world = World::new(SMALL, &[(0, 70, &[]), (0, 1200, &[]), (0, 5, &[])], &mut rng);
-    let looks: [(Range<usize>, &[(usize, usize)]); 6] = [
+    type At = &'static [(usize, usize)];
+    let looks: [(Range<usize>, At); 6] = [
         (0..1, &[(1, 1200)]),
         (1..2, &[(1, 700), (0, 70)]),
         (3..60, &[(2, 5), (0, 33), (1, 1)]),

@@ -1,5 +1,5 @@
 use nn::{
-    Activation, Bias, Linear, MediaInput, NnError, Pause, Runs, Tensor, Vit, VitConfig, Weights, average_pool_by, patchify,
+    Activation, Bias, Linear, MediaInput, NnError, Pause, Runs, Seen, Tensor, Vit, VitConfig, Weights, average_pool_by, patchify,
 };
 
 use super::config::Names;
@@ -105,7 +105,7 @@ impl Eyes {
         pause()?;
         let places = self.position.index_select(&Tensor::from_vec(positions, count, device)?, 0)?;
         let x = (self.patch_embed.forward(&x)? + places)?;
-        let runs = Runs { onlookers: &onlookers, ..Runs::whole(&lengths) };
+        let runs = Runs { seen: Seen::Onlookers(&onlookers), ..Runs::whole(&lengths) };
         let x = self.blocks.states(x, runs, None, pause)?.pop().ok_or(NnError::Input(PIXELS))?;
         let mut first = 0;
         let pooled = |(part, length): (&Useful, &usize)| {

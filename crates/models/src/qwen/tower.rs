@@ -117,7 +117,7 @@ impl Encode for Tower {
         let segments = vec![grid.rows * grid.columns; grid.times];
         let windows: Vec<usize> = order.windows.iter().map(|squares| squares * merge * merge).collect();
         let rope = self.rope.table(&order.turns(&places, merge), x.device())?;
-        let runs = Runs { segments: &segments, windows: &windows, onlookers: &[] };
+        let runs = Runs { windows: &windows, ..Runs::whole(&segments) };
         let mut states = self.blocks.states(order.there(x)?, runs, Some(&rope), pause)?;
         let last = states.pop().ok_or(NnError::Input("a grid of patches"))?;
         let mut rows = vec![self.merger.forward(&last)?];
