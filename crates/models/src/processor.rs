@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use media::{Audio, Clip, Image, VideoInfo, VideoOptions};
 use nn::{MediaInput, MediaKind, Prompt};
-use text::{NUMBER, Piece};
+use text::{NUMBER, OWN_LINE, Piece};
 
 use crate::ModelError;
 
@@ -14,20 +14,27 @@ pub struct Marker {
     /// Kind of the item.
     pub kind: MediaKind,
     /// Exact text in the rendered prompt; [`NUMBER`] in it stands for any number. Where the template takes words alone, it is what
-    /// is written for an item, and the number counts the items of its kind.
+    /// is written for an item, and the number counts the items of its kind; [`OWN_LINE`] in front of it, which is no part of it,
+    /// says that the item has a line of its own.
     pub text: &'static str,
 }
 
 impl Marker {
     /// What of it a user must not be able to write.
     pub fn protected(&self) -> &'static str {
-        self.text.split(NUMBER).next().unwrap_or(self.text)
+        let text = self.in_prompt();
+        text.split(NUMBER).next().unwrap_or(text)
+    }
+
+    fn in_prompt(&self) -> &'static str {
+        self.text.strip_prefix(OWN_LINE).unwrap_or(self.text)
     }
 
     /// Where it first stands in a text.
     pub(crate) fn find(&self, text: &str) -> Option<Range<usize>> {
-        let Some((before, behind)) = self.text.split_once(NUMBER) else {
-            return text.find(self.text).map(|at| at..at + self.text.len());
+        let wanted = self.in_prompt();
+        let Some((before, behind)) = wanted.split_once(NUMBER) else {
+            return text.find(wanted).map(|at| at..at + wanted.len());
         };
         text.match_indices(before).find_map(|(at, _)| {
             let digits = at + before.len();
@@ -122,6 +129,7 @@ mod tests {
         let cases = [
             ("<image>", "a<image><image>", Some(1..8)),
             ("<image>", "a<image", None),
+            ("{line}<image>", "a<image>", Some(1..8)),
             ("<|image_{n}|>", "a<|image_12|>b", Some(1..13)),
             ("<|image_{n}|>", "<|image_|><|image_x|><|image_0|>", Some(21..32)),
             ("<|image_{n}|>", "<|image_1", None),

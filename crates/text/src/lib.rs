@@ -24,6 +24,6 @@ pub use error::TextError;
 pub use grammar::{Grammar, Grammars, Guide};
 pub use guard::{BREAK, Guard, without_breaks};
 pub use stop::StopMatcher;
-pub use template::{ChatTemplate, Conversation, NUMBER};
+pub use template::{ChatTemplate, Conversation, NUMBER, OWN_LINE};
 pub use template_files::{TemplateFile, TemplateFiles};
 pub use tokenizer::{Encoded, Piece, Tokenizer};

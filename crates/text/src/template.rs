@@ -35,12 +35,14 @@ pub struct Conversation {
     /// What `strftime_now` sees.
     pub now: DateTime<Utc>,
     /// What stands for a media part where the template takes words alone, by the part's `type`; [`NUMBER`] in it is the part's
-    /// number among those of its type.
+    /// number among those of its type. [`OWN_LINE`] may stand in front.
     pub media: BTreeMap<&'static str, &'static str>,
 }
 
 /// Stands for a number, from 1 on, in [`Conversation::media`].
 pub const NUMBER: &str = "{n}";
+/// Says, in front of what is in [`Conversation::media`], that the part has a line of its own.
+pub const OWN_LINE: &str = "{line}";
 
 /// What a template takes for the content of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,15 +177,27 @@ fn join_parts(messages: &mut [Value], media: &BTreeMap<&str, &str>) {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for content in messages.iter_mut().filter_map(|message| message.get_mut("content")) {
         let Value::Array(parts) = content else { continue };
-        let written = parts.iter().map(|part| match (part["text"].as_str(), part["type"].as_str().unwrap_or_default()) {
-            (Some(text), _) => text.to_string(),
-            (None, kind) => {
-                let number = seen.entry(kind.to_string()).or_default();
-                *number += 1;
-                media.get(kind).copied().unwrap_or_default().replace(NUMBER, &number.to_string())
+        let mut joined = String::new();
+        let mut alone_before = false;
+        for (i, part) in parts.iter().enumerate() {
+            let text = part["text"].as_str();
+            let kind = part["type"].as_str().filter(|_| text.is_none()).unwrap_or_default();
+            let marker = media.get(kind).copied().unwrap_or_default();
+            let alone = marker.starts_with(OWN_LINE);
+            if i > 0 && (alone || alone_before) {
+                joined.push('\n');
             }
-        });
-        *content = Value::String(written.collect());
+            match text {
+                Some(text) => joined.push_str(text),
+                None => {
+                    let number = seen.entry(kind.to_string()).or_default();
+                    *number += 1;
+                    joined.push_str(&marker.replace(OWN_LINE, "").replace(NUMBER, &number.to_string()));
+                }
+            }
+            alone_before = alone;
+        }
+        *content = Value::String(joined);
     }
 }
 
@@ -276,18 +290,18 @@ mod tests {
         let messages = vec![
             json!({"role": "user", "content": [picture(), {"type": "text", "text": "a<s>"}, picture()]}),
             json!({"role": "user", "content": "b"}),
-            json!({"role": "user", "content": [{"type": "text", "text": "c"}, picture(), {"type": "audio"}]}),
+            json!({"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": "c"}, picture(), {"type": "audio"}]}),
         ];
-        let media = BTreeMap::from([("image", "<{n}>"), ("audio", "<sound>")]);
+        let media = BTreeMap::from([("image", "<{n}>"), ("audio", "{line}<sound>")]);
         let chat = Conversation { messages, media, ..Conversation::default() };
-        let words = "<1>a<·s><2>;b;c<3><sound>;";
+        let words = "<1>a<·s><2>;b;<sound>\nc<3>\n<sound>;";
         let cases = [
             ("{% for m in messages %}{{ m.content ~ ';' }}{% endfor %}", words),
             ("{% for m in messages %}{{ m.content + ';' }}{% endfor %}", words),
             ("{% for m in messages %}{% if m.content is string %}{{ m.content }};{% endif %}{% endfor %}", words),
             (
                 "{% for m in messages %}{% for p in m.content %}{{ p.type or p }}.{% endfor %}{% endfor %}",
-                "image.text.image.b.text.image.audio.",
+                "image.text.image.b.audio.text.image.audio.",
             ),
         ];
         for (source, expected) in cases {

@@ -10,6 +10,10 @@ use crate::{BREAK, Guard, TextError, tekken};
 pub enum Piece {
     /// Text; whatever the tokenizer calls a special token in it becomes one, unless a [`BREAK`] stands in the way.
     Text(String),
+    /// Text that is left out where the same stands right before it: what separates neighbours and closes the last of them.
+    Once(String),
+    /// A number: how many such pieces stand before it in the prompt.
+    Counter,
     /// `count` copies of one special token that stand for rows of an encoded picture, clip or frame.
     Slots {
         /// Id of the placeholder token.
@@ -102,9 +106,16 @@ impl Tokenizer {
     pub fn encode(&self, pieces: &[Piece]) -> Result<Encoded, TextError> {
         let mut text = String::new();
         let mut wanted: Vec<(usize, u32, usize)> = Vec::new(); // byte where the placeholder stands, id, count
+        let mut counted = 0;
         for piece in pieces {
             match piece {
                 Piece::Text(words) => text.push_str(words),
+                Piece::Once(words) if text.ends_with(words.as_str()) => {}
+                Piece::Once(words) => text.push_str(words),
+                Piece::Counter => {
+                    text.push_str(&counted.to_string());
+                    counted += 1;
+                }
                 Piece::Slots { token, count } => {
                     wanted.push((text.len(), *token, *count));
                     let spelled = self.token(*token);
@@ -166,5 +177,37 @@ impl Tokenizer {
     /// The text of `ids`; special tokens are left out unless `keep_special`.
     pub fn decode(&self, ids: &[u32], keep_special: bool) -> Result<String, TextError> {
         self.inner.decode(ids, !keep_special).map_err(|e| TextError::Decode(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pieces_know_what_stands_before_them() {
+        let special = |id: u32, content: &str| {
+            let plain = json!({"single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
+            let mut token = plain.as_object().cloned().unwrap_or_default();
+            token.extend([("id".to_string(), json!(id)), ("content".to_string(), json!(content))]);
+            token
+        };
+        let json = json!({
+            "version": "1.0", "added_tokens": [special(0, "<i>"), special(1, "|")],
+            "model": {"type": "WordLevel", "vocab": {"<i>": 0, "|": 1, "0": 2, "1": 3, "a": 4, "?": 5}, "unk_token": "?"},
+        });
+        let tokenizer = Tokenizer::new("test", json.to_string().as_bytes(), &[]).unwrap_or_else(|e| panic!("{e}"));
+        let (once, text) = (|| Piece::Once("|".into()), |words: &str| Piece::Text(words.into()));
+        let slots = Piece::Slots { token: 0, count: 2 };
+        let cases = [
+            (vec![once(), slots.clone(), once(), once(), slots, once()], vec![1, 0, 0, 1, 0, 0, 1], vec![1..3, 4..6]),
+            (vec![text("a|"), once(), text("a"), once()], vec![4, 1, 4, 1], vec![]),
+            (vec![Piece::Counter, text("|"), Piece::Counter, text("|a")], vec![2, 1, 3, 1, 4], vec![]),
+        ];
+        for (pieces, ids, slots) in cases {
+            let found = tokenizer.encode(&pieces).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(found, Encoded { ids, slots }, "{pieces:?}");
+        }
     }
 }
