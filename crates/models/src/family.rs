@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::config::CONFIG;
 use crate::{
-    ModelError, Processor, SliceTable, gemma, gemma3, gemma3n, gemma4, idefics3, llama, llama4, llava, mistral3, mllama, phi3,
-    phi3v, phi4mm, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, voxtral,
+    ModelError, Processor, SliceTable, gemma, gemma3, gemma3n, gemma4, idefics2, idefics3, llama, llama4, llava, minicpmo,
+    mistral3, mllama, phi3, phi3v, phi4mm, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, voxtral,
 };
 
 /// Reads a family's processor.
@@ -37,6 +37,7 @@ pub static FAMILIES: &[Family] = &[
     gemma3::FAMILY,
     gemma3n::FAMILY,
     gemma4::FAMILY,
+    idefics2::FAMILY,
     idefics3::FAMILY,
     idefics3::SMOLVLM,
     mllama::FAMILY,

@@ -23,6 +23,7 @@ mod gemma;
 mod gemma3;
 mod gemma3n;
 mod gemma4;
+mod idefics2;
 mod idefics3;
 mod joined;
 mod llama;

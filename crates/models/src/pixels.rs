@@ -20,13 +20,13 @@ pub struct Size {
 
 /// The part of a preprocessor_config.json that says what numbers pixels become.
 #[derive(Debug, Clone, Deserialize)]
-struct PixelConfig {
-    image_mean: [f32; 3],
-    image_std: [f32; 3],
-    rescale_factor: f64,
-    resample: usize,
-    do_normalize: bool,
-    do_rescale: bool,
+pub struct PixelConfig {
+    pub image_mean: [f32; 3],
+    pub image_std: [f32; 3],
+    pub rescale_factor: f64,
+    pub resample: usize,
+    pub do_normalize: bool,
+    pub do_rescale: bool,
 }
 
 /// The channel statistics of a family's first release, and its filter by Pillow's number.
@@ -75,8 +75,8 @@ impl Pixels {
         Self::new(read_part(files, file, key, defaults.keys())?, files, file, |number| number)
     }
 
-    /// Each result is rounded.
-    fn new(config: PixelConfig, files: &Files, file: &str, round: fn(f32) -> f32) -> Result<Self, ModelError> {
+    /// Of what a configuration says. Each result is rounded.
+    pub fn new(config: PixelConfig, files: &Files, file: &str, round: fn(f32) -> f32) -> Result<Self, ModelError> {
         let check = |met, reason| require(met, files, file, reason);
         check(config.image_std.iter().all(|s| s.is_finite() && *s > 0.0), "image_std must be positive")?;
         check(config.image_mean.iter().all(|m| m.is_finite()), "image_mean must be finite")?;
@@ -96,13 +96,17 @@ impl Pixels {
         Ok(Self { table, mean: config.image_mean, filter: filter.unwrap_or(Filter::Bicubic) })
     }
 
-    /// Pictures of one size as [n, 3, height, width].
+    /// Pictures as [n, 3, height, width], where the largest sides count: what is smaller has zeros to the right of it and below.
     pub fn planes(&self, images: &[Image]) -> Array {
-        let (width, height) = images.first().map_or((0, 0), |image| (image.width(), image.height()));
-        let mut data = Vec::with_capacity(images.len() * 3 * width * height);
-        for image in images {
-            for (channel, table) in self.table.iter().enumerate() {
-                data.extend(image.rgb()[channel..].iter().step_by(3).map(|&level| table[level as usize]));
+        let width = images.iter().map(Image::width).max().unwrap_or(0);
+        let height = images.iter().map(Image::height).max().unwrap_or(0);
+        let mut data = vec![0.0; images.len() * 3 * height * width];
+        for (image, planes) in images.iter().zip(data.chunks_exact_mut((3 * height * width).max(1))) {
+            for (channel, plane) in planes.chunks_exact_mut(height * width).enumerate() {
+                let table = &self.table[channel];
+                for (row, line) in plane.chunks_exact_mut(width).zip(image.rgb().chunks_exact(3 * image.width())) {
+                    row.iter_mut().zip(line[channel..].iter().step_by(3)).for_each(|(x, level)| *x = table[*level as usize]);
+                }
             }
         }
         Array { shape: vec![images.len(), 3, height, width], data }

@@ -1,6 +1,9 @@
 //! SigLIP (Zhai et al. 2023): the tower that several families look through. Squares of pixels, learned places, pre-norm blocks.
 
-use nn::{Bias, Files, Linear, Mlp, NnError, Norm, NormConfig, Role, SIGLIP_NAMES, Tensor, Vit, VitConfig, Weights, patchify};
+use nn::{
+    Bias, Device, Files, Linear, MediaInput, Mlp, NnError, Norm, NormConfig, Pause, Role, SIGLIP_NAMES, Tensor, Vit, VitConfig,
+    Weights, patchify,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -91,8 +94,39 @@ impl Siglip {
         })
     }
 
+    /// Where it lives.
+    pub fn device(&self) -> &Device {
+        self.position.device()
+    }
+
+    /// Pictures [3, height, width] of any shapes → [patches, width] of each. Places are stretched over a picture (NaViT; Dehghani et
+    /// al. 2023, arXiv:2307.06304); pixels that fill no patch are dropped.
+    pub fn forward_shaped(&self, pictures: &[Tensor], pause: &mut Pause) -> Result<Vec<Tensor>, NnError> {
+        let SiglipConfig { patch_size: patch, hidden_size: width, .. } = self.config;
+        let side = self.config.side();
+        let table = self.position.reshape((side * side, width))?;
+        let mut embedded = Vec::with_capacity(pictures.len());
+        for picture in pictures {
+            pause()?;
+            let (_, rows, columns) = picture.dims3()?;
+            let places = places(rows / patch, columns / patch, side);
+            let places = Tensor::from_vec(places, rows / patch * (columns / patch), self.device())?;
+            let x = self.patch_embed.forward(&patchify(&picture.unsqueeze(0)?, patch)?)?;
+            embedded.push((x + table.index_select(&places, 0)?)?);
+        }
+        let counts = embedded.iter().map(|x| x.dim(0)).collect::<Result<Vec<_>, _>>()?;
+        let x = self.blocks.forward(Tensor::cat(&embedded, 0)?, &counts, None, pause)?;
+        let x = self.norm.forward(&x)?;
+        let mut first = 0;
+        let of_picture = |&count: &usize| {
+            first += count;
+            Ok(x.narrow(0, first - count, count)?)
+        };
+        counts.iter().map(of_picture).collect()
+    }
+
     /// `pixel_values` of `views` pictures → [views, patches, width].
-    pub fn forward(&self, input: &nn::MediaInput, views: usize, pause: &mut nn::Pause) -> Result<Tensor, NnError> {
+    pub fn forward(&self, input: &MediaInput, views: usize, pause: &mut Pause) -> Result<Tensor, NnError> {
         let SiglipConfig { image_size, patch_size, hidden_size: width, .. } = self.config;
         let pixels = input.tensor("pixel_values", &[views, 3, image_size, image_size], self.position.device())?;
         let patches = self.config.side().pow(2);

@@ -132,15 +132,22 @@ impl Case {
         if rest.len() == items.iter().map(|item| item.data.len()).sum::<usize>() {
             return Ok(items.iter().map(|item| rest.split_off(..item.data.len()).unwrap().to_vec()).collect());
         }
-        let [batch, padded @ ..] = reference.shape.as_slice() else { return Err(format!("{name} is no batch")) };
+        // All pictures of a conversation may be one entry of a batch, and follow each other in it.
+        let in_a_row =
+            matches!(reference.shape[..], [1, all, ..] if all == items.iter().map(|item| item.shape[0]).sum::<usize>());
+        let [batch, padded @ ..] = &reference.shape[usize::from(in_a_row)..] else { return Err(format!("{name} is no batch")) };
+        let count = |item: &Array| if in_a_row { item.shape[0] } else { 1 };
         let shape = |item: &Array| item.shape[item.shape.len().saturating_sub(padded.len())..].to_vec();
         let inside = |item: &Array| shape(item).iter().zip(padded).all(|(length, all)| length <= all);
-        if *batch != items.len() || !items.iter().all(|item| inside(item)) {
+        if *batch != items.iter().map(|item| count(item)).sum::<usize>() || !items.iter().all(|item| inside(item)) {
             let found: Vec<_> = items.iter().map(|item| &item.shape).collect();
             return Err(format!("{name}: shapes {found:?} instead of {:?}", reference.shape));
         }
-        let stride = rest.len() / batch;
-        let parts: Vec<_> = rest.chunks(stride).zip(items).map(|(part, item)| crop(part, padded, &shape(item))).collect();
+        let mut entries = rest.chunks(rest.len() / batch);
+        let crop_all = |item: &&Array| {
+            entries.by_ref().take(count(item)).flat_map(|entry| crop(entry, padded, &shape(item))).collect::<Vec<f32>>()
+        };
+        let parts: Vec<_> = items.iter().map(crop_all).collect();
         let seen = |numbers: &[f32]| numbers.iter().filter(|x| **x != 0.0).count();
         let all = parts.iter().map(|part| seen(part)).sum::<usize>() == seen(rest);
         if all { Ok(parts) } else { Err(format!("{name}: the items are larger in the reference")) }
