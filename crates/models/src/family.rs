@@ -44,6 +44,7 @@ pub static FAMILIES: &[Family] = &[
     llama4::FAMILY,
     llava::FAMILY,
     llava::NEXT,
+    minicpmo::FAMILY,
     mistral3::FAMILY,
     phi3v::FAMILY,
     phi4mm::FAMILY,

@@ -30,6 +30,7 @@ mod llama;
 mod llama4;
 mod llava;
 mod matformer;
+mod minicpmo;
 mod mistral3;
 mod mllama;
 mod phi3;

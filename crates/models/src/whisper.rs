@@ -5,8 +5,8 @@
 use media::Audio;
 use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrogram, Spectrum, Window};
 use nn::{
-    Activation, Bias, Conv1d, Conv1dConfig, Device, Files, Mlp, NnError, Norm, NormConfig, Pause, Role, Tensor, Vit, VitConfig,
-    WHISPER_NAMES, Weights,
+    Activation, Bias, Conv1d, Conv1dConfig, Device, Files, Mlp, NnError, Norm, NormConfig, Pause, Role, Runs, Seen, Tensor, Vit,
+    VitConfig, WHISPER_NAMES, Weights,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -82,6 +82,18 @@ impl Features {
         self.window / self.mel.config().hop
     }
 
+    /// The spectrograms of a sound's windows, each as if there were nothing else. The last one ends where the sound does.
+    pub fn of_each_window(&self, audio: Audio) -> Vec<Spectrogram> {
+        let MelConfig { rate, hop, .. } = *self.mel.config();
+        let windows = audio.resampled(rate).samples;
+        let window = |samples: &[f32]| {
+            let mut spectrogram = self.of_windows(Audio { samples: samples.to_vec(), rate });
+            spectrogram.truncate(samples.len().div_ceil(hop));
+            spectrogram
+        };
+        windows.chunks(self.window).map(window).collect()
+    }
+
     /// The spectrogram of a sound that silence makes as long as whole windows, from about -1 (quiet) to 1.
     pub fn of_windows(&self, audio: Audio) -> Spectrogram {
         let mut samples = audio.resampled(self.mel.config().rate).samples;
@@ -95,6 +107,20 @@ impl Features {
     }
 }
 
+/// States that so many frames become.
+pub fn states(frames: usize) -> usize {
+    frames.div_ceil(FRAMES_PER_STATE)
+}
+
+/// What a frame hears of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// All of it.
+    Whole,
+    /// Its own chunk of so many states, and what is before it.
+    Chunks(usize),
+}
+
 /// Sizes of an encoder, by Whisper's names or by later ones.
 #[derive(Debug, Clone, Deserialize)]
 pub struct WhisperConfig {
@@ -102,8 +128,9 @@ pub struct WhisperConfig {
     pub hidden_size: usize,
     #[serde(alias = "encoder_ffn_dim")]
     pub intermediate_size: usize,
-    #[serde(alias = "encoder_layers")]
     num_hidden_layers: usize,
+    /// Whisper's own name, beside which the other stands, too.
+    encoder_layers: Option<usize>,
     #[serde(alias = "encoder_attention_heads")]
     num_attention_heads: usize,
     pub num_mel_bins: usize,
@@ -134,7 +161,7 @@ impl WhisperConfig {
             width: self.hidden_size,
             heads: self.num_attention_heads,
             mlp: Mlp::Plain { inner: self.intermediate_size, activation: self.activation_function },
-            layers: self.num_hidden_layers,
+            layers: self.encoder_layers.unwrap_or(self.num_hidden_layers),
             windowed: Vec::new(),
             tapped: Vec::new(),
             norm: NORM,
@@ -154,11 +181,12 @@ pub struct Whisper {
     positions: Tensor, // [max_source_positions, width]
     blocks: Vit,
     norm: Norm,
+    hearing: Hearing,
 }
 
 impl Whisper {
     /// Loads `conv1`, `conv2`, `embed_positions`, `layers` and `layer_norm`.
-    pub fn load(config: &WhisperConfig, w: &Weights) -> Result<Self, NnError> {
+    pub fn load(config: &WhisperConfig, hearing: Hearing, w: &Weights) -> Result<Self, NnError> {
         let (w, width) = (w.role(Role::Encoder), config.hidden_size);
         Ok(Self {
             convolutions: [
@@ -168,6 +196,7 @@ impl Whisper {
             positions: w.tensor("embed_positions.weight", &[config.max_source_positions, width])?,
             blocks: Vit::load(&config.vit(), &w)?,
             norm: w.norm("layer_norm", width, NORM)?,
+            hearing,
         })
     }
 
@@ -176,7 +205,7 @@ impl Whisper {
         self.positions.device()
     }
 
-    /// A window of a spectrogram [bands, frames] → states [frames / 2, width]. All frames see each other.
+    /// A window of a spectrogram [bands, frames] → states [frames / 2, width].
     pub fn forward(&self, window: &Tensor, pause: &mut Pause) -> Result<Tensor, NnError> {
         let mut x = window.t()?.contiguous()?;
         for convolution in &self.convolutions {
@@ -185,6 +214,14 @@ impl Whisper {
         }
         let states = x.dim(0)?;
         let x = (x + self.positions.narrow(0, 0, states)?)?;
-        self.norm.forward(&self.blocks.forward(x, &[states], None, pause)?)
+        let chunk = match self.hearing {
+            Hearing::Whole => states,
+            Hearing::Chunks(states) => states,
+        };
+        let chunks: Vec<usize> = (0..states).step_by(chunk.max(1)).map(|first| chunk.min(states - first)).collect();
+        let segments = [states];
+        let runs = Runs { seen: Seen::Chunks(&chunks), ..Runs::whole(&segments) };
+        let states = self.blocks.states(x, runs, None, pause)?.pop();
+        self.norm.forward(&states.ok_or(NnError::Input("a window of a spectrogram"))?)
     }
 }

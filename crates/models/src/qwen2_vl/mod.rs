@@ -11,7 +11,7 @@ mod config;
 mod model;
 mod processor;
 
-pub use config::TEXT;
+pub use config::{TEXT, WORDS};
 pub use processor::{IMAGES, VIDEOS};
 
 use nn::MediaKind::{Image, Video};

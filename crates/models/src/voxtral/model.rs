@@ -3,7 +3,7 @@ use nn::{Activation, Bias, Decoder, Files, Linear, MediaInput, Model, NnError, P
 use super::config::Config;
 use crate::ModelError;
 use crate::joined::{Encode, Joined};
-use crate::whisper::Whisper;
+use crate::whisper::{Hearing, Whisper};
 
 /// Windows of a spectrogram → rows: Whisper, neighbouring states side by side, two layers.
 struct Tower {
@@ -25,7 +25,7 @@ impl Tower {
     fn load(config: Config, hidden: usize, w: &Weights) -> Result<Self, NnError> {
         let projector = w.role(Role::Encoder).at_any(&["multi_modal_projector", "model.multi_modal_projector"]);
         Ok(Self {
-            whisper: Whisper::load(&config.audio_config, &w.at_any(&["audio_tower", "model.audio_tower"]))?,
+            whisper: Whisper::load(&config.audio_config, Hearing::Whole, &w.at_any(&["audio_tower", "model.audio_tower"]))?,
             up: projector.linear("linear_1", config.audio_config.intermediate_size, hidden, Bias::Absent)?,
             activation: config.projector_hidden_act,
             down: projector.linear("linear_2", hidden, hidden, Bias::Absent)?,

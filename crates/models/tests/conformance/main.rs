@@ -45,7 +45,7 @@ macro_rules! fixtures {
     };
 }
 
-fixtures! { gemma gemma2 gemma3 gemma3_pan_scan gemma3_text gemma3n gemma3n_matformer gemma4 gemma4_31b gemma4_e2b gemma4_moe idefics2 idefics2_whole idefics3 idefics3_smolvlm llama llama4 llama4_text llava llava_mistral llava_next llava_next_mistral mistral mistral3 mllama phi3 phi3v phi4_multimodal phi4mm qwen2 qwen2_5_vl qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_vl qwen3_vl_moe smolvlm voxtral }
+fixtures! { gemma gemma2 gemma3 gemma3_pan_scan gemma3_text gemma3n gemma3n_matformer gemma4 gemma4_31b gemma4_e2b gemma4_moe idefics2 idefics2_whole idefics3 idefics3_smolvlm llama llama4 llama4_text llava llava_mistral llava_next llava_next_mistral minicpmo mistral mistral3 mllama phi3 phi3v phi4_multimodal phi4mm qwen2 qwen2_5_vl qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_vl qwen3_vl_moe smolvlm voxtral }
 
 #[test]
 fn every_fixture_is_tested_and_every_family_has_one() {
