@@ -10,7 +10,7 @@ use crate::Error;
 use crate::calls::{Call, CallDelta, Ear, Heard, join};
 use crate::chat::ChatRequest;
 use crate::load::{Inner, Model};
-use crate::media::Spent;
+use crate::media::{Received, Spent};
 use crate::prepare::{Prepared, prepare, refused};
 
 /// A piece of an answer on its way.
@@ -68,8 +68,8 @@ pub struct Summary {
 pub enum Finish {
     /// The model said that it is complete, by this token, which is not part of the text.
     EndToken(u32),
-    /// One of the stop texts came.
-    StopText,
+    /// The stop text with this index came.
+    StopText(usize),
     /// Nothing can follow in the form that was asked for.
     Complete,
     /// It has as many tokens as were asked for.
@@ -91,6 +91,8 @@ pub struct Answer {
     pub summary: Summary,
     /// Ids of the prompt.
     pub prompt_token_ids: Vec<u32>,
+    /// What became of the prompt's media, in their order.
+    pub received: Arc<[Received]>,
 }
 
 /// An answer that is being generated. Dropping it ends the generation.
@@ -107,6 +109,7 @@ pub struct AnswerStream {
     completion_tokens: usize,
     prepared: Duration,
     media: Spent,
+    received: Arc<[Received]>,
     submitted: Instant,
     first_token: Option<Instant>,
     last: Option<Summary>,
@@ -149,7 +152,7 @@ impl Model {
 
 impl AnswerStream {
     fn start(inner: Arc<Inner>, prepared: Prepared, request: &ChatRequest) -> Result<Self, Error> {
-        let Prepared { prompt, sampling, constraint, spent: media, offer, thoughts } = prepared;
+        let Prepared { prompt, sampling, constraint, spent: media, received, offer, thoughts } = prepared;
         let tokens = prompt.tokens.len();
         let room = inner.context_max.saturating_sub(tokens);
         let wanted = request.tokens_max.unwrap_or(room.max(1));
@@ -178,6 +181,7 @@ impl AnswerStream {
             completion_tokens: 0,
             prepared: Duration::ZERO,
             media,
+            received,
             submitted: Instant::now(),
             first_token: None,
             last: None,
@@ -201,12 +205,18 @@ impl AnswerStream {
                 Piece::Done(summary) => break summary,
             }
         };
-        Ok(Answer { text, reasoning, calls, tokens, summary, prompt_token_ids: self.prompt_token_ids })
+        let (prompt_token_ids, received) = (self.prompt_token_ids, self.received);
+        Ok(Answer { text, reasoning, calls, tokens, summary, prompt_token_ids, received })
     }
 
     /// Ids of the prompt.
     pub fn prompt_token_ids(&self) -> &[u32] {
         &self.prompt_token_ids
+    }
+
+    /// What became of the prompt's media, in their order.
+    pub fn received(&self) -> &Arc<[Received]> {
+        &self.received
     }
 
     /// The next piece. After [`Piece::Done`] the same piece again.
@@ -242,12 +252,12 @@ impl AnswerStream {
         let words = self.detokenizer.push(tokenizer, id).map_err(text_failed)?;
         let text = if self.completion_tokens > self.tokens_min { self.stop.push(&words) } else { words };
         self.first_token.get_or_insert_with(Instant::now);
-        let heard = if self.stop.stopped() { self.ear.finish(&text) } else { self.ear.push(&text) };
-        if self.stop.stopped() {
+        let heard = if self.stop.found().is_some() { self.ear.finish(&text) } else { self.ear.push(&text) };
+        if let Some(which) = self.stop.found() {
             // Dropping the receiver is how the engine learns that nobody listens any more.
             self.events = None;
             self.last = Some(Summary {
-                finish: Finish::StopText,
+                finish: Finish::StopText(which),
                 calls: self.ear.calls(),
                 usage: self.usage_so_far(),
                 prepared: self.prepared,

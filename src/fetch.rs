@@ -46,6 +46,16 @@ pub(crate) enum Fetched {
     Frames(Vec<Vec<u8>>, Option<Vec<f64>>),
 }
 
+impl Fetched {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::File(file) => file.len(),
+            Self::Frames(files, _) => files.iter().map(Vec::len).sum(),
+        }
+    }
+}
+
 /// Fetches what requests point at.
 #[derive(Debug, Clone)]
 pub(crate) struct Fetcher {

@@ -1,0 +1,110 @@
+//! What all routes share.
+
+use std::sync::Arc;
+
+use mistralrs::{AnswerStream, ChatRequest, Content, MediaSource, Model, Part};
+
+use crate::edge::{Keys, Phase, Phases};
+use crate::error::Failure;
+use crate::metrics::Recorder;
+use crate::responses::Kept;
+use crate::settings::Settings;
+use crate::shelf::Shelf;
+use axum::http::StatusCode;
+
+/// How a URL names media that were uploaded.
+const UPLOADED: &str = "media:";
+
+/// The state of a server. Clones share it.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+pub struct Shared {
+    pub model: Model,
+    pub settings: Settings,
+    pub keys: Keys,
+    pub phases: Phases,
+    /// Uploaded files by their ids.
+    pub uploads: Shelf<Arc<[u8]>>,
+    /// Conversations that can be continued, by the ids of their last answers.
+    pub conversations: Shelf<Arc<Kept>>,
+    pub recorder: Recorder,
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl App {
+    pub fn new(model: Model, settings: Settings) -> Self {
+        Self(Arc::new(Shared {
+            model,
+            keys: Keys::new(&settings.api_keys),
+            phases: Phases::default(),
+            uploads: Shelf::new(settings.uploads_bytes_max, settings.kept_for),
+            conversations: Shelf::new(settings.responses_bytes_max, settings.kept_for),
+            recorder: Recorder::default(),
+            settings,
+        }))
+    }
+
+    /// Refuses a model that is not the one served. A request that names none means it.
+    pub fn check_model(&self, name: Option<&str>) -> Result<(), Failure> {
+        let own = self.model.id();
+        match name {
+            None | Some("default") => Ok(()),
+            Some(name) if name == own => Ok(()),
+            Some(name) => {
+                let name: String = name.chars().take(100).collect();
+                let message = format!("there is no model {name:?}; use \"default\" or {own:?}");
+                Err(Failure::new(StatusCode::NOT_FOUND, message).param("model").code("model_not_found"))
+            }
+        }
+    }
+
+    /// Starts answers to a request.
+    pub async fn start(&self, request: &ChatRequest, choices: usize) -> Result<Vec<AnswerStream>, Failure> {
+        Ok(self.model.choices(&self.with_uploads(request)?, choices).await?)
+    }
+
+    /// The request with uploaded media in the places of their names.
+    pub fn with_uploads(&self, request: &ChatRequest) -> Result<ChatRequest, Failure> {
+        let mut request = request.clone();
+        for (i, message) in request.messages.iter_mut().enumerate() {
+            let Content::Parts(parts) = &mut message.content else { continue };
+            for (j, part) in parts.iter_mut().enumerate() {
+                let (Part::Image(source) | Part::Audio(source, _) | Part::Video(source, _)) = part else { continue };
+                self.take_from_shelf(source).map_err(|reason| {
+                    let at = format!("messages[{i}].content[{j}]");
+                    Failure::invalid(&at, format!("{at}: {reason}"))
+                })?;
+            }
+        }
+        Ok(request)
+    }
+
+    fn take_from_shelf(&self, source: &mut MediaSource) -> Result<(), String> {
+        match source {
+            MediaSource::Url(url) => {
+                let Some(id) = url.strip_prefix(UPLOADED) else { return Ok(()) };
+                let found = self.uploads.get(id).ok_or("there is no upload with this id, or no longer")?;
+                *source = MediaSource::Bytes(found.to_vec());
+                Ok(())
+            }
+            MediaSource::Frames { frames, .. } => frames.iter_mut().try_for_each(|frame| self.take_from_shelf(frame)),
+            MediaSource::Bytes(_) => Ok(()),
+        }
+    }
+
+    /// What a future comes to, unless the server ends first.
+    pub async fn unless_ended<T>(&self, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            result = future => result,
+            () = self.phases.reached(Phase::Ended) => Err(Failure::ending()),
+        }
+    }
+}
