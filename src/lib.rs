@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Knows: how a request becomes a prompt and events become words ([`Model`], [`ChatRequest`], [`AnswerStream`]), where models
-//! and media come from ([`ModelSource`], [`Hub`], [`FileAccess`]).
+//! and media come from ([`ModelSource`], [`Hub`], [`FileAccess`], [`Reach`]).
 //!
 //! Must never know: the JSON of any wire, tensors, what a family does with its media, schedules.
 
@@ -32,6 +32,7 @@ mod machine;
 mod media;
 mod prepare;
 mod preview;
+mod reach;
 mod source;
 mod topology;
 
@@ -50,6 +51,7 @@ pub use media::{Received, Spent};
 pub use models::{FAMILIES, Family};
 pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant};
 pub use preview::Preview;
+pub use reach::Reach;
 pub use source::ModelSource;
 pub use text::{Dialect, Grammar};
 pub use topology::DeviceLayers;

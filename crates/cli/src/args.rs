@@ -230,6 +230,9 @@ pub struct ServeOptions {
     /// one, and none when it is not
     #[arg(long, value_name = "FOLDER")]
     pub media_root: Vec<PathBuf>,
+    /// Host (or host:port) that media may be downloaded from, though its address is none of the public internet, repeatable
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow_media_host: Vec<String>,
     /// Key that requests have to bring (Authorization: Bearer KEY, or x-api-key: KEY), repeatable; MISTRALRS_API_KEY has more,
     /// separated by commas
     #[arg(long, value_name = "KEY")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::http::HeaderValue;
-use mistralrs::{FileAccess, KvCache};
+use mistralrs::{FileAccess, KvCache, Reach};
 use serde_json::json;
 use server::{Access, ConnectionLimits, End, Hosts, OnAccess, Origins, Server, Settings};
 use tokio::net::TcpListener;
@@ -29,7 +29,7 @@ pub async fn serve(options: ServeOptions) -> Result<()> {
     if settings.api_keys.is_empty() && !options.host.is_loopback() {
         eprintln!("warning: whoever reaches {} may ask; --api-key restricts that", options.host);
     }
-    let model = load(options.model, files).await?;
+    let model = load(options.model, files, Reach::Public { and: options.allow_media_host }).await?;
     eprintln!("serving {} ({})", model.id(), model.family().title);
     let KvCache { bytes, tokens, format } = model.kv_cache();
     let (megabytes, context) = (bytes / 1_000_000, model.context_max());

@@ -26,11 +26,12 @@ mod responses;
 mod settings;
 mod shelf;
 mod tokens;
+mod transcriptions;
 mod uploads;
 mod video;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
@@ -81,12 +82,15 @@ impl Server {
             .route("/v1/responses/{id}", get(responses::show).delete(responses::delete))
             .route("/v1/messages", post(messages::create))
             .route("/v1/messages/count_tokens", post(messages::count_tokens))
+            .route("/v1/audio/transcriptions", post(transcriptions::create))
             .route("/v1/media", post(uploads::create))
             .route("/v1/media/{id}", get(uploads::show).delete(uploads::delete))
             .route("/tokenize", post(tokens::tokenize))
             .route("/detokenize", post(tokens::detokenize))
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
+            // Bodies are bounded where they are read (payload.rs).
+            .layer(DefaultBodyLimit::disable())
             .layer(from_fn_with_state(app.clone(), edge::admit));
         // A web page's browser asks for leave without a key.
         let router = match cors(&app.settings.origins) {
@@ -131,10 +135,7 @@ async fn models(State(app): State<App>) -> axum::Json<Value> {
     axum::Json(json!({"object": "list", "data": [card(&app, "default"), card(&app, app.model.id())]}))
 }
 
-async fn model(
-    State(app): State<App>,
-    axum::extract::Path(id): axum::extract::Path<String>,
-) -> Result<axum::Json<Value>, Failure> {
+async fn model(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<Value>, Failure> {
     app.check_model(Some(&id))?;
     Ok(axum::Json(card(&app, &id)))
 }

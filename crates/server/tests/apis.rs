@@ -281,3 +281,43 @@ async fn what_was_uploaded_is_named_by_its_id() {
     let (status, error) = ask(&server, CHAT, &body).await;
     assert_eq!((status, &error["error"]["param"]), (400, &json!("messages[0].content[0]")));
 }
+
+/// A form with one file.
+fn form(file: &[u8], fields: &[(&str, &str)]) -> Request<Body> {
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        body.extend(format!("--edge\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").as_bytes());
+    }
+    body.extend(b"--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"../a.wav\"\r\n\r\n");
+    body.extend(file);
+    body.extend(b"\r\n--edge--\r\n");
+    let request = Request::post("/v1/audio/transcriptions").header("content-type", "multipart/form-data; boundary=edge");
+    request.body(Body::from(body)).unwrap()
+}
+
+#[tokio::test]
+async fn a_sound_is_written_down() {
+    let model = load(LoadOptions { context_max: Some(160), ..options(ModelSource::Folder(fixtures::model("voxtral").unwrap())) });
+    let server = Server::new(model.await, Settings::default()).router();
+    let sound = std::fs::read(fixtures::root().join("media/speech_16k.wav")).unwrap();
+    let (status, text) = send(&server, form(&sound, &[("model", "default"), ("language", "en")])).await;
+    let heard: Value = serde_json::from_str(&text).unwrap();
+    assert!(status == 200 && heard["text"].is_string(), "{text}");
+    assert!(heard["usage"]["input_token_details"]["audio_tokens"].as_u64().unwrap() > 0, "{text}");
+    let (_, plain) = send(&server, form(&sound, &[("response_format", "text"), ("language", "en")])).await;
+    assert_eq!(plain.trim_end(), heard["text"]);
+    let cases = [
+        (form(&sound, &[("response_format", "srt")]), "response_format"),
+        (form(&sound, &[("stream", "true")]), "stream"),
+        (form(&sound, &[("temperature", "hot")]), "temperature"),
+        (form(b"no sound", &[]), "file"),
+    ];
+    for (request, param) in cases {
+        let (status, text) = send(&server, request).await;
+        let error: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((status.as_u16(), &error["error"]["param"]), (400, &json!(param)), "{text}");
+    }
+    let cut = Request::post("/v1/audio/transcriptions").header("content-type", "multipart/form-data; boundary=edge");
+    assert_eq!(send(&server, cut.body(Body::from("--edge\r\nContent-Dis")).unwrap()).await.0, 400);
+    assert_eq!(ask(&server, "/v1/audio/transcriptions", &json!({})).await.0, 415);
+}
