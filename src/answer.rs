@@ -55,6 +55,8 @@ pub struct Summary {
     pub finish: Finish,
     /// Functions that were called.
     pub calls: usize,
+    /// Tokens that were thoughts.
+    pub reasoning_tokens: usize,
     /// Tokens and times.
     pub usage: Usage,
     /// Time from the request to the finished prompt: fetching, decoding and processing media, tokenizing.
@@ -107,6 +109,7 @@ pub struct AnswerStream {
     ear: Ear,
     tokens_min: usize,
     completion_tokens: usize,
+    reasoning_tokens: usize,
     prepared: Duration,
     media: Spent,
     received: Arc<[Received]>,
@@ -179,6 +182,7 @@ impl AnswerStream {
             ear: offer.ear(thoughts),
             tokens_min,
             completion_tokens: 0,
+            reasoning_tokens: 0,
             prepared: Duration::ZERO,
             media,
             received,
@@ -253,16 +257,11 @@ impl AnswerStream {
         let text = if self.completion_tokens > self.tokens_min { self.stop.push(&words) } else { words };
         self.first_token.get_or_insert_with(Instant::now);
         let heard = if self.stop.found().is_some() { self.ear.finish(&text) } else { self.ear.push(&text) };
+        self.reasoning_tokens += usize::from(!heard.reasoning.is_empty());
         if let Some(which) = self.stop.found() {
             // Dropping the receiver is how the engine learns that nobody listens any more.
             self.events = None;
-            self.last = Some(Summary {
-                finish: Finish::StopText(which),
-                calls: self.ear.calls(),
-                usage: self.usage_so_far(),
-                prepared: self.prepared,
-                media: self.media,
-            });
+            self.last = Some(self.summary(Finish::StopText(which), self.usage_so_far()));
         }
         Ok(Delta::of(heard, token))
     }
@@ -277,9 +276,14 @@ impl AnswerStream {
             FinishReason::Length => Finish::Length,
         };
         let delta = Delta::of(self.ear.finish(&text), None);
-        let summary = Summary { finish, calls: self.ear.calls(), usage, prepared: self.prepared, media: self.media };
+        let summary = self.summary(finish, usage);
         self.last = Some(summary);
         if delta == Delta::default() { Ok(Piece::Done(summary)) } else { Ok(Piece::Delta(delta)) }
+    }
+
+    fn summary(&self, finish: Finish, usage: Usage) -> Summary {
+        let (calls, reasoning_tokens) = (self.ear.calls(), self.reasoning_tokens);
+        Summary { finish, calls, reasoning_tokens, usage, prepared: self.prepared, media: self.media }
     }
 
     /// What an answer took that the engine did not see the end of.

@@ -1,8 +1,10 @@
 //! What all routes share.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use mistralrs::{AnswerStream, ChatRequest, Content, MediaSource, Model, Part};
+use axum::http::StatusCode;
+use mistralrs::{AnswerStream, ChatRequest, Content, MediaSource, Message, Model, Part};
 
 use crate::edge::{Keys, Phase, Phases};
 use crate::error::Failure;
@@ -10,7 +12,6 @@ use crate::metrics::Recorder;
 use crate::responses::Kept;
 use crate::settings::Settings;
 use crate::shelf::Shelf;
-use axum::http::StatusCode;
 
 /// How a URL names media that were uploaded.
 const UPLOADED: &str = "media:";
@@ -68,11 +69,15 @@ impl App {
 
     /// Starts answers to a request.
     pub async fn start(&self, request: &ChatRequest, choices: usize) -> Result<Vec<AnswerStream>, Failure> {
-        Ok(self.model.choices(&self.with_uploads(request)?, choices).await?)
+        let request = self.with_uploads(request)?;
+        Ok(self.model.choices(request.as_ref(), choices).await?)
     }
 
     /// The request with uploaded media in the places of their names.
-    pub fn with_uploads(&self, request: &ChatRequest) -> Result<ChatRequest, Failure> {
+    pub fn with_uploads<'a>(&self, request: &'a ChatRequest) -> Result<Cow<'a, ChatRequest>, Failure> {
+        if !request.messages.iter().any(names_uploads) {
+            return Ok(Cow::Borrowed(request));
+        }
         let mut request = request.clone();
         for (i, message) in request.messages.iter_mut().enumerate() {
             let Content::Parts(parts) = &mut message.content else { continue };
@@ -84,7 +89,7 @@ impl App {
                 })?;
             }
         }
-        Ok(request)
+        Ok(Cow::Owned(request))
     }
 
     fn take_from_shelf(&self, source: &mut MediaSource) -> Result<(), String> {
@@ -107,4 +112,21 @@ impl App {
             () = self.phases.reached(Phase::Ended) => Err(Failure::ending()),
         }
     }
+}
+
+/// Whether a message has to be given what was uploaded. What it says may be large, and is copied only then.
+fn names_uploads(message: &Message) -> bool {
+    fn is_upload(source: &MediaSource) -> bool {
+        match source {
+            MediaSource::Url(url) => url.starts_with(UPLOADED),
+            MediaSource::Frames { frames, .. } => frames.iter().any(is_upload),
+            MediaSource::Bytes(_) => false,
+        }
+    }
+    let Content::Parts(parts) = &message.content else { return false };
+    let source = |part: &Part| match part {
+        Part::Text(_) => false,
+        Part::Image(source) | Part::Audio(source, _) | Part::Video(source, _) => is_upload(source),
+    };
+    parts.iter().any(source)
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::answers::{Wire, event};
 use crate::app::App;
-use crate::content::content;
+use crate::content::{content, role};
 use crate::error::Failure;
 use crate::options::{self, Options};
 use crate::payload::{Json, read_as};
@@ -106,7 +106,7 @@ impl ChatBody {
         options::thinking(&mut template_kwargs, self.enable_thinking, self.reasoning_effort.as_deref(), "reasoning_effort")?;
         let message = |(i, message): (usize, MessageBody)| {
             let content = content(&message.content, &format!("messages[{i}].content"))?;
-            Ok(Message { role: message.role, content, extra: message.extra })
+            Ok(Message { role: role(&message.role), content, extra: message.extra })
         };
         let most = [("max_completion_tokens", self.max_completion_tokens), ("max_tokens", self.max_tokens)];
         Ok(ChatRequest {

@@ -145,7 +145,7 @@ impl CompletionWire {
 
     /// Choices of one prompt share it; those of several add up.
     fn usage(&self, summaries: Vec<Summary>) -> Value {
-        let of_each = summaries.chunks(self.n).map(|some| usage(some.iter().map(|summary| &summary.usage), &[]));
+        let of_each = summaries.chunks(self.n).map(|some| usage(some.iter(), &[]));
         let add = |mut all: Value, one: Value| {
             for field in ["prompt_tokens", "completion_tokens", "total_tokens"] {
                 all[field] = json!(all[field].as_u64().unwrap_or(0) + one[field].as_u64().unwrap_or(0));

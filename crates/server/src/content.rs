@@ -10,6 +10,11 @@ use crate::{audio, video};
 
 const KINDS: &str = "text, image_url, audio_url, input_audio, video_url, video, file, or one of OpenAI's input_ kinds";
 
+/// Who speaks. Templates know developers by their older name.
+pub fn role(role: &str) -> String {
+    if role == "developer" { "system" } else { role }.to_string()
+}
+
 /// A message's content: a text or a list of parts.
 pub fn content(value: &Value, at: &str) -> Result<Content, Failure> {
     match value {

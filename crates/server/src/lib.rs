@@ -31,7 +31,7 @@ mod uploads;
 mod video;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
@@ -48,6 +48,7 @@ pub use crate::settings::{ConnectionLimits, Hosts, OnAccess, Origins, Settings};
 use crate::app::App;
 use crate::edge::Phase;
 use crate::error::Failure;
+use crate::payload::Id;
 
 /// A model that is asked over HTTP.
 #[derive(Clone)]
@@ -135,7 +136,7 @@ async fn models(State(app): State<App>) -> axum::Json<Value> {
     axum::Json(json!({"object": "list", "data": [card(&app, "default"), card(&app, app.model.id())]}))
 }
 
-async fn model(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<Value>, Failure> {
+async fn model(State(app): State<App>, Id(id): Id) -> Result<axum::Json<Value>, Failure> {
     app.check_model(Some(&id))?;
     Ok(axum::Json(card(&app, &id)))
 }

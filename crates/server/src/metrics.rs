@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mistralrs::{MediaKind, Received, Stats, Summary};
 
@@ -48,6 +49,20 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
+/// A counter per value of a label.
+fn counter<const N: usize>(
+    name: &str,
+    help: &str,
+    (label, values): (&str, [&str; N]),
+    counts: &[AtomicU64; N],
+    out: &mut String,
+) {
+    let _ = write!(out, "# HELP mistralrs_{name} {help}\n# TYPE mistralrs_{name} counter\n");
+    for (value, count) in values.iter().zip(counts) {
+        let _ = writeln!(out, "mistralrs_{name}{{{label}=\"{value}\"}} {}", count.load(Ordering::Relaxed));
+    }
+}
+
 /// Counts what answers and their media took.
 pub struct Recorder {
     first_token: Histogram<12>,
@@ -56,8 +71,12 @@ pub struct Recorder {
     media_decode: Histogram<12>,
     media_process: Histogram<12>,
     media_items: [AtomicU64; 3],
+    requests: [AtomicU64; 5],
+    request_time: Histogram<12>,
 }
 
+/// Classes of statuses, and those who went away.
+const STATUSES: [&str; 5] = ["2xx", "3xx", "4xx", "499", "5xx"];
 const KINDS: [MediaKind; 3] = [MediaKind::Image, MediaKind::Audio, MediaKind::Video];
 
 impl Default for Recorder {
@@ -69,11 +88,26 @@ impl Default for Recorder {
             media_decode: Histogram::new(TIMES),
             media_process: Histogram::new(TIMES),
             media_items: Default::default(),
+            requests: Default::default(),
+            request_time: Histogram::new(TIMES),
         }
     }
 }
 
 impl Recorder {
+    /// A request has ended.
+    pub fn ended(&self, status: u16, took: Duration) {
+        let class = match status {
+            499 => 3,
+            500.. => 4,
+            400.. => 2,
+            300.. => 1,
+            _ => 0,
+        };
+        self.requests[class].fetch_add(1, Ordering::Relaxed);
+        self.request_time.observe(took.as_secs_f64(), 1);
+    }
+
     /// An answer is complete.
     pub fn answered(&self, summary: &Summary) {
         let timings = summary.usage.timings;
@@ -101,11 +135,9 @@ impl Recorder {
     /// All of it in the text format, version 0.0.4.
     pub fn exposition(&self) -> String {
         let mut out = String::new();
-        let _ =
-            out.write_str("# HELP mistralrs_media_items_total Media items read.\n# TYPE mistralrs_media_items_total counter\n");
-        for (kind, count) in KINDS.iter().zip(&self.media_items) {
-            let _ = writeln!(out, "mistralrs_media_items_total{{type=\"{kind}\"}} {}", count.load(Ordering::Relaxed));
-        }
+        counter("media_items_total", "Media items read.", ("type", KINDS.map(MediaKind::name)), &self.media_items, &mut out);
+        counter("http_requests_total", "Requests that have ended.", ("status", STATUSES), &self.requests, &mut out);
+        self.request_time.write("http_request_duration_seconds", "From a request to the end of its answer.", &mut out);
         self.first_token.write("time_to_first_token_seconds", "From the request to its first token.", &mut out);
         self.between_tokens.write("inter_token_latency_seconds", "Between tokens, on average in each answer.", &mut out);
         self.media_bytes.write("media_bytes", "Bytes of media items.", &mut out);

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
@@ -25,6 +26,18 @@ pub struct Json(pub Value);
 /// A body of any kind.
 pub struct Raw(pub Vec<u8>);
 
+/// What a path names.
+pub struct Id(pub String);
+
+impl FromRequestParts<App> for Id {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let unreadable = |_| Failure::new(StatusCode::NOT_FOUND, "there is nothing with this name").code("not_found");
+        Path::from_request_parts(parts, app).await.map(|Path(id)| Self(id)).map_err(unreadable)
+    }
+}
+
 impl FromRequest<App> for Json {
     type Rejection = Failure;
 
@@ -35,7 +48,9 @@ impl FromRequest<App> for Json {
             return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).code("unsupported_media_type"));
         }
         let Raw(body) = Raw::from_request(request, app).await?;
-        parse(&body).map(Self)
+        // A large body is a while's work, for which others do not wait.
+        let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
+        parsed.unwrap_or_else(|_| Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "reading the body failed"))).map(Self)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mistralrs::{Answer, Call, CallDelta, Delta, Finish, MediaKind, Received, Summary, Token, Usage};
+use mistralrs::{Answer, Call, CallDelta, Delta, Finish, MediaKind, Received, Summary, Token};
 use serde_json::{Value, json};
 
 use crate::chat::Shape;
@@ -35,7 +35,7 @@ impl Header {
         let choices = answers.iter().enumerate().map(|(index, answer)| choice(index, answer, shape)).collect();
         let mut body = self.object("chat.completion", choices);
         let received = answers.first().map(|answer| answer.received.clone()).unwrap_or_default();
-        body["usage"] = usage(answers.iter().map(|answer| &answer.summary.usage), &received);
+        body["usage"] = usage(answers.iter().map(|answer| &answer.summary), &received);
         if shape.media {
             body["media"] = media(&received);
         }
@@ -80,7 +80,7 @@ impl Header {
     /// The chunk behind the last one, when it was asked for.
     pub fn usage(&self, summaries: &[Summary], shape: Shape) -> Value {
         let mut body = self.object("chat.completion.chunk", json!([]));
-        body["usage"] = usage(summaries.iter().map(|summary| &summary.usage), &self.received);
+        body["usage"] = usage(summaries.iter(), &self.received);
         if shape.media {
             body["media"] = media(&self.received);
         }
@@ -179,10 +179,11 @@ pub fn now() -> u64 {
 }
 
 /// What all choices took; their prompt is one, and what was remembered of it is what the first found.
-pub fn usage<'a>(choices: impl Iterator<Item = &'a Usage> + Clone, received: &[Received]) -> Value {
-    let completion: usize = choices.clone().map(|usage| usage.completion_tokens).sum();
-    let prompt = choices.clone().map(|usage| usage.prompt_tokens).max().unwrap_or(0);
-    let cached = choices.map(|usage| usage.cached_tokens).min().unwrap_or(0);
+pub fn usage<'a>(choices: impl Iterator<Item = &'a Summary> + Clone, received: &[Received]) -> Value {
+    let completion: usize = choices.clone().map(|choice| choice.usage.completion_tokens).sum();
+    let reasoning: usize = choices.clone().map(|choice| choice.reasoning_tokens).sum();
+    let prompt = choices.clone().map(|choice| choice.usage.prompt_tokens).max().unwrap_or(0);
+    let cached = choices.map(|choice| choice.usage.cached_tokens).min().unwrap_or(0);
     let mut details = by_kind(received);
     details["cached_tokens"] = json!(cached);
     json!({
@@ -190,6 +191,7 @@ pub fn usage<'a>(choices: impl Iterator<Item = &'a Usage> + Clone, received: &[R
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": details,
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     })
 }
 

@@ -5,7 +5,7 @@ mod output;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,7 @@ use crate::answers::Wire;
 use crate::app::App;
 use crate::error::Failure;
 use crate::options::{self, Options};
-use crate::payload::{Json, read_as};
+use crate::payload::{Id, Json, read_as};
 use crate::places::Places;
 use input::Turns;
 use output::Output;
@@ -99,13 +99,13 @@ pub async fn input_tokens(State(app): State<App>, Json(json): Json) -> Result<ax
 }
 
 /// GET /v1/responses/{id}.
-pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<Value>, Failure> {
+pub async fn show(State(app): State<App>, Id(id): Id) -> Result<axum::Json<Value>, Failure> {
     let kept = app.conversations.get(&id).ok_or_else(unknown)?;
     Ok(axum::Json(kept.body.clone()))
 }
 
 /// DELETE /v1/responses/{id}.
-pub async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<Value>, Failure> {
+pub async fn delete(State(app): State<App>, Id(id): Id) -> Result<axum::Json<Value>, Failure> {
     match app.conversations.remove(&id) {
         true => Ok(axum::Json(json!({"id": id, "object": "response", "deleted": true}))),
         false => Err(unknown()),

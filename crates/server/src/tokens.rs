@@ -61,7 +61,8 @@ pub async fn of_chat(State(app): State<App>, Json(json): Json) -> Result<axum::J
 impl App {
     /// The prompt of a request, without an answer.
     pub async fn preview(&self, request: &ChatRequest) -> Result<Preview, Failure> {
-        Ok(self.model.preview(&self.with_uploads(request)?).await?)
+        let request = self.with_uploads(request)?;
+        Ok(self.model.preview(request.as_ref()).await?)
     }
 
     /// How many tokens a prompt has, and whether they fit.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::Failure;
-use crate::payload::Raw;
+use crate::payload::{Id, Raw};
 use crate::response::now;
 
 /// POST: the body is the file. Its name and type are not looked at: the bytes tell what it is, when it is used.
@@ -27,13 +27,13 @@ pub async fn create(State(app): State<App>, Raw(file): Raw) -> Result<axum::Json
 }
 
 /// GET: whether it is still there.
-pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<Value>, Failure> {
+pub async fn show(State(app): State<App>, Id(id): Id) -> Result<axum::Json<Value>, Failure> {
     let file = app.uploads.get(&id).ok_or_else(unknown)?;
     Ok(axum::Json(json!({"id": id, "object": "media", "url": format!("media:{id}"), "bytes": file.len()})))
 }
 
 /// DELETE.
-pub async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<Value>, Failure> {
+pub async fn delete(State(app): State<App>, Id(id): Id) -> Result<axum::Json<Value>, Failure> {
     match app.uploads.remove(&id) {
         true => Ok(axum::Json(json!({"id": id, "object": "media", "deleted": true}))),
         false => Err(unknown()),

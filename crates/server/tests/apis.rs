@@ -276,7 +276,8 @@ async fn what_was_uploaded_is_named_by_its_id() {
     assert_eq!(answer(&server, CHAT, &body).await["choices"][0]["message"]["content"], text);
     assert_eq!(get(&server, Method::DELETE, &path).await.1["deleted"], true);
     for method in [Method::GET, Method::DELETE] {
-        assert_eq!(get(&server, method, &path).await.0, 404);
+        assert_eq!(get(&server, method.clone(), &path).await.0, 404);
+        assert_eq!(get(&server, method, "/v1/media/%ff").await.0, 404);
     }
     let (status, error) = ask(&server, CHAT, &body).await;
     assert_eq!((status, &error["error"]["param"]), (400, &json!("messages[0].content[0]")));

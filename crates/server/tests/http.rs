@@ -477,7 +477,13 @@ async fn every_answer_is_json_but_health_and_metrics() {
     chat(&server, ask(&data_url("red_circle.png"), "What is in this picture?")).await;
     let (status, metrics) = send(&server, request(Method::GET, "/metrics", "", "")).await;
     assert_eq!(status, StatusCode::OK);
-    for line in ["mistralrs_encoder_cache_misses_total 1", "mistralrs_tokens_processed_total{type=\"prompt\"} 52"] {
+    for line in [
+        "mistralrs_encoder_cache_misses_total 1",
+        "mistralrs_media_items_total{type=\"image\"} 1",
+        "mistralrs_time_to_first_token_seconds_count 1",
+        "mistralrs_http_requests_total{status=\"4xx\"} 6",
+        "mistralrs_tokens_processed_total{type=\"prompt\"} 52",
+    ] {
         assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
     }
     let (_, models) = send(&server, request(Method::GET, "/v1/models", "", "")).await;

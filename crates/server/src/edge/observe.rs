@@ -15,7 +15,6 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use crate::app::App;
 use crate::edge::phase::Open;
-use crate::settings::OnAccess;
 
 const REQUEST_ID: &str = "x-request-id";
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -51,7 +50,7 @@ struct Note {
     /// What the answer said; the client may not have it yet.
     status: Option<StatusCode>,
     began: Instant,
-    on_access: Option<OnAccess>,
+    app: App,
     _open: Open,
 }
 
@@ -66,7 +65,8 @@ impl Note {
 impl Drop for Note {
     fn drop(&mut self) {
         self.access.took = self.began.elapsed();
-        if let Some(on_access) = &self.on_access {
+        self.app.recorder.ended(self.access.status, self.access.took);
+        if let Some(on_access) = &self.app.settings.on_access {
             on_access(&self.access);
         }
     }
@@ -86,8 +86,7 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
         bytes: 0,
         took: Duration::ZERO,
     };
-    let on_access = app.settings.on_access.clone();
-    let mut note = Note { access, status: None, began: Instant::now(), on_access, _open: app.phases.open() };
+    let mut note = Note { access, status: None, began: Instant::now(), _open: app.phases.open(), app };
     let mut response = next.run(request).await;
     note.status = Some(response.status());
     if let Ok(id) = HeaderValue::from_str(&id) {

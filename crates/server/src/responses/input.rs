@@ -3,7 +3,7 @@
 use mistralrs::{Content, MediaSource, Message, Part};
 use serde_json::{Map, Value, json};
 
-use crate::content::{content, gathered};
+use crate::content::{content, gathered, role};
 use crate::error::Failure;
 use crate::places::Places;
 
@@ -72,8 +72,6 @@ impl Turns {
     }
 
     fn said(&mut self, role: &str, said: &Value, at: &str) -> Result<(), Failure> {
-        // Templates know developers by their older name.
-        let role = if role == "developer" { "system" } else { role };
         let (content, places) = match content(said, at)? {
             Content::Parts(parts) => {
                 let places = (0..parts.len()).map(|j| format!("{at}[{j}]")).collect();
@@ -81,7 +79,7 @@ impl Turns {
             }
             text => (text, Vec::new()),
         };
-        self.push(role, content, places);
+        self.push(&self::role(role), content, places);
         Ok(())
     }
 

@@ -120,7 +120,7 @@ impl Output {
             "input_tokens": usage.prompt_tokens,
             "input_tokens_details": details,
             "output_tokens": usage.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": summary.reasoning_tokens},
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         });
         if cut {
