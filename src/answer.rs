@@ -10,7 +10,7 @@ use crate::Error;
 use crate::calls::{Call, CallDelta, Ear, Heard, join};
 use crate::chat::ChatRequest;
 use crate::load::{Inner, Model};
-use crate::media::Spent;
+use crate::media::{Received, Spent};
 use crate::prepare::{Prepared, prepare, refused};
 
 /// A piece of an answer on its way.
@@ -55,6 +55,8 @@ pub struct Summary {
     pub finish: Finish,
     /// Functions that were called.
     pub calls: usize,
+    /// Tokens that were thoughts.
+    pub reasoning_tokens: usize,
     /// Tokens and times.
     pub usage: Usage,
     /// Time from the request to the finished prompt: fetching, decoding and processing media, tokenizing.
@@ -68,8 +70,8 @@ pub struct Summary {
 pub enum Finish {
     /// The model said that it is complete, by this token, which is not part of the text.
     EndToken(u32),
-    /// One of the stop texts came.
-    StopText,
+    /// The stop text with this index came.
+    StopText(usize),
     /// Nothing can follow in the form that was asked for.
     Complete,
     /// It has as many tokens as were asked for.
@@ -91,6 +93,8 @@ pub struct Answer {
     pub summary: Summary,
     /// Ids of the prompt.
     pub prompt_token_ids: Vec<u32>,
+    /// What became of the prompt's media, in their order.
+    pub received: Arc<[Received]>,
 }
 
 /// An answer that is being generated. Dropping it ends the generation.
@@ -105,8 +109,10 @@ pub struct AnswerStream {
     ear: Ear,
     tokens_min: usize,
     completion_tokens: usize,
+    reasoning_tokens: usize,
     prepared: Duration,
     media: Spent,
+    received: Arc<[Received]>,
     submitted: Instant,
     first_token: Option<Instant>,
     last: Option<Summary>,
@@ -149,7 +155,7 @@ impl Model {
 
 impl AnswerStream {
     fn start(inner: Arc<Inner>, prepared: Prepared, request: &ChatRequest) -> Result<Self, Error> {
-        let Prepared { prompt, sampling, constraint, spent: media, offer, thoughts } = prepared;
+        let Prepared { prompt, sampling, constraint, spent: media, received, offer, thoughts } = prepared;
         let tokens = prompt.tokens.len();
         let room = inner.context_max.saturating_sub(tokens);
         let wanted = request.tokens_max.unwrap_or(room.max(1));
@@ -176,8 +182,10 @@ impl AnswerStream {
             ear: offer.ear(thoughts),
             tokens_min,
             completion_tokens: 0,
+            reasoning_tokens: 0,
             prepared: Duration::ZERO,
             media,
+            received,
             submitted: Instant::now(),
             first_token: None,
             last: None,
@@ -201,12 +209,18 @@ impl AnswerStream {
                 Piece::Done(summary) => break summary,
             }
         };
-        Ok(Answer { text, reasoning, calls, tokens, summary, prompt_token_ids: self.prompt_token_ids })
+        let (prompt_token_ids, received) = (self.prompt_token_ids, self.received);
+        Ok(Answer { text, reasoning, calls, tokens, summary, prompt_token_ids, received })
     }
 
     /// Ids of the prompt.
     pub fn prompt_token_ids(&self) -> &[u32] {
         &self.prompt_token_ids
+    }
+
+    /// What became of the prompt's media, in their order.
+    pub fn received(&self) -> &Arc<[Received]> {
+        &self.received
     }
 
     /// The next piece. After [`Piece::Done`] the same piece again.
@@ -242,17 +256,12 @@ impl AnswerStream {
         let words = self.detokenizer.push(tokenizer, id).map_err(text_failed)?;
         let text = if self.completion_tokens > self.tokens_min { self.stop.push(&words) } else { words };
         self.first_token.get_or_insert_with(Instant::now);
-        let heard = if self.stop.stopped() { self.ear.finish(&text) } else { self.ear.push(&text) };
-        if self.stop.stopped() {
+        let heard = if self.stop.found().is_some() { self.ear.finish(&text) } else { self.ear.push(&text) };
+        self.reasoning_tokens += usize::from(!heard.reasoning.is_empty());
+        if let Some(which) = self.stop.found() {
             // Dropping the receiver is how the engine learns that nobody listens any more.
             self.events = None;
-            self.last = Some(Summary {
-                finish: Finish::StopText,
-                calls: self.ear.calls(),
-                usage: self.usage_so_far(),
-                prepared: self.prepared,
-                media: self.media,
-            });
+            self.last = Some(self.summary(Finish::StopText(which), self.usage_so_far()));
         }
         Ok(Delta::of(heard, token))
     }
@@ -267,9 +276,14 @@ impl AnswerStream {
             FinishReason::Length => Finish::Length,
         };
         let delta = Delta::of(self.ear.finish(&text), None);
-        let summary = Summary { finish, calls: self.ear.calls(), usage, prepared: self.prepared, media: self.media };
+        let summary = self.summary(finish, usage);
         self.last = Some(summary);
         if delta == Delta::default() { Ok(Piece::Done(summary)) } else { Ok(Piece::Delta(delta)) }
+    }
+
+    fn summary(&self, finish: Finish, usage: Usage) -> Summary {
+        let (calls, reasoning_tokens) = (self.ear.calls(), self.reasoning_tokens);
+        Summary { finish, calls, reasoning_tokens, usage, prepared: self.prepared, media: self.media }
     }
 
     /// What an answer took that the engine did not see the end of.

@@ -48,6 +48,7 @@ impl Offer {
     pub fn read(inner: &Inner, request: &ChatRequest) -> Result<Self, Error> {
         let invalid = |param: String, reason: String| Error::request(param, Fault::Invalid, reason);
         let tools = match request.tool_choice {
+            _ if request.prompt.is_some() => Vec::new(),
             ToolChoice::None => Vec::new(),
             _ => Tool::read(&request.tools).map_err(|e| match e {
                 text::TextError::Tool { place, reason } => invalid(place, reason),
@@ -68,7 +69,7 @@ impl Offer {
             choice: request.tool_choice.clone(),
             calls_max: request.calls_max.unwrap_or(usize::MAX),
             dialect: inner.dialect,
-            thinking: inner.template.thinking(),
+            thinking: inner.template.thinking().filter(|_| request.prompt.is_none()),
             takes_tools: inner.template.takes_tools(),
             thoughtless: request.template_kwargs.get("enable_thinking") == Some(&Value::Bool(false)),
         })

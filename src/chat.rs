@@ -13,6 +13,8 @@ use crate::calls;
 pub struct ChatRequest {
     /// The conversation so far.
     pub messages: Vec<Message>,
+    /// What is continued instead of a conversation. The chat template, messages and tools are not looked at then.
+    pub prompt: Option<RawPrompt>,
     /// Functions that the model may call, in OpenAI's shape: `{"type": "function", "function": {"name", "description",
     /// "parameters", "strict"}}`.
     pub tools: Vec<Value>,
@@ -40,6 +42,15 @@ pub struct ChatRequest {
     pub cache_salt: Option<String>,
     /// What form the answer has to have.
     pub grammar: Option<Grammar>,
+}
+
+/// A prompt as the model reads it. Who writes one writes its control tokens too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RawPrompt {
+    /// Text; the begin-of-sequence token is added where the model has one.
+    Text(String),
+    /// Token ids.
+    Tokens(Vec<u32>),
 }
 
 /// Whether functions are called.

@@ -3,6 +3,7 @@
 mod folder;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,6 +14,7 @@ use reqwest::redirect::Policy;
 use url::Url;
 
 use crate::chat::MediaSource;
+use crate::reach::{OutOfReach, Reach};
 use crate::{Error, Fault};
 
 /// Bytes of one media item.
@@ -46,11 +48,22 @@ pub(crate) enum Fetched {
     Frames(Vec<Vec<u8>>, Option<Vec<f64>>),
 }
 
+impl Fetched {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::File(file) => file.len(),
+            Self::Frames(files, _) => files.iter().map(Vec::len).sum(),
+        }
+    }
+}
+
 /// Fetches what requests point at.
 #[derive(Debug, Clone)]
 pub(crate) struct Fetcher {
     client: reqwest::Client,
     files: FileAccess,
+    reach: Reach,
 }
 
 /// Where an item stands in a request, for messages.
@@ -70,14 +83,24 @@ impl Place<'_> {
 }
 
 impl Fetcher {
-    pub fn new(files: FileAccess) -> Result<Self, Error> {
-        let client = reqwest::Client::builder()
+    pub fn new(files: FileAccess, reach: Reach) -> Result<Self, Error> {
+        let hops = reach.clone();
+        let redirect = Policy::custom(move |attempt| match hops.check(attempt.url()) {
+            _ if attempt.previous().len() > REDIRECTS_MAX => attempt.error("it redirects too often"),
+            Ok(()) => attempt.follow(),
+            Err(e) => attempt.error(e),
+        });
+        let mut client = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(CONNECT_SECONDS))
             .timeout(Duration::from_secs(FETCH_SECONDS))
-            .redirect(Policy::limited(REDIRECTS_MAX))
-            .build();
-        let client = client.map_err(|e| Error::Source(format!("cannot set up HTTP: {e}")))?;
-        Ok(Self { client, files })
+            .redirect(redirect)
+            .dns_resolver(Arc::new(reach.clone()));
+        if reach != Reach::Anywhere {
+            // A proxy would resolve names by itself.
+            client = client.no_proxy();
+        }
+        let client = client.build().map_err(|e| Error::Source(format!("cannot set up HTTP: {e}")))?;
+        Ok(Self { client, files, reach })
     }
 
     /// An item, or the frames of one.
@@ -150,7 +173,13 @@ impl Fetcher {
     async fn remote(&self, text: &str, place: &Place<'_>) -> Result<Vec<u8>, Error> {
         match Url::parse(text) {
             Ok(url) if url.scheme() == "data" => data(text, place),
-            Ok(url) if matches!(url.scheme(), "http" | "https") => self.download(url, place).await,
+            Ok(url) if matches!(url.scheme(), "http" | "https") => {
+                // Others read such a URL otherwise than this parser does.
+                if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
+                    return Err(place.unusable("a URL has no spaces, control characters or backslashes"));
+                }
+                self.download(url, place).await
+            }
             Ok(url) => {
                 let reason = format!("the scheme {:?} is not supported; use https, http, data or file", url.scheme());
                 Err(place.unusable(reason))
@@ -170,7 +199,12 @@ impl Fetcher {
     }
 
     async fn download(&self, url: Url, place: &Place<'_>) -> Result<Vec<u8>, Error> {
-        let failed = |e: reqwest::Error| place.unusable(format!("cannot download it: {}", innermost(&e.without_url())));
+        let forbidden = |e| place.fault(Fault::Forbidden, e);
+        self.reach.check(&url).map_err(forbidden)?;
+        let failed = |e: reqwest::Error| match OutOfReach::is_in(&e) {
+            true => forbidden(OutOfReach),
+            false => place.unusable(format!("cannot download it: {}", innermost(&e.without_url()))),
+        };
         let mut response = self.client.get(url).send().await.map_err(failed)?;
         if !response.status().is_success() {
             return Err(place.unusable(format!("cannot download it: the server answered {}", response.status())));
@@ -241,12 +275,15 @@ fn data(text: &str, place: &Place<'_>) -> Result<Vec<u8>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn fetch(files: FileAccess, url: &str, kind: MediaKind) -> Result<Fetched, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let place = Place { param: "messages[0].content[0]", kind };
-        runtime.block_on(Fetcher::new(files).unwrap().fetch(&MediaSource::Url(url.into()), &place))
+        runtime.block_on(Fetcher::new(files, Reach::Anywhere).unwrap().fetch(&MediaSource::Url(url.into()), &place))
     }
 
     #[test]
@@ -259,6 +296,8 @@ mod tests {
             ("/nowhere/a.png", "cannot read /nowhere/a.png"),
             ("file:///nowhere/a%20b.png", "cannot read /nowhere/a b.png"),
             ("/", "not a regular file"),
+            ("http://example.com\\@127.0.0.1/", "backslashes"),
+            ("http://example.com/a b", "no spaces"),
             ("http://127.0.0.1:9/a.png", "cannot download it"),
         ];
         for (url, expected) in cases {
@@ -294,5 +333,49 @@ mod tests {
             let forbidden = matches!(result, Err(Error::Request { fault: Fault::Forbidden, .. }));
             assert_eq!(forbidden, !allowed, "{files:?} {path:?}");
         }
+    }
+
+    /// A server that answers every request with this, and counts them.
+    fn origin(answer: String) -> (u16, Arc<AtomicUsize>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, hits) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+        let counted = hits.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        (port, hits)
+    }
+
+    #[test]
+    fn r1_r2_only_what_is_within_reach_is_asked() {
+        let (inner, inner_hits) = origin("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi".into());
+        let redirect = format!(
+            "HTTP/1.1 302 Found\r\nLocation: http://localhost:{inner}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let (outer, outer_hits) = origin(redirect);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let fetch = |and: &[String], url: String| {
+            let fetcher = Fetcher::new(FileAccess::None, Reach::Public { and: and.to_vec() }).unwrap();
+            let place = Place { param: "here", kind: MediaKind::Image };
+            runtime.block_on(fetcher.fetch(&MediaSource::Url(url), &place))
+        };
+        let is_forbidden = |result| matches!(result, Err(Error::Request { fault: Fault::Forbidden, .. }));
+        let (first, second) = (format!("127.0.0.1:{outer}"), format!("localhost:{inner}"));
+        assert!(is_forbidden(fetch(&[], format!("http://{first}/a.png"))));
+        assert!(is_forbidden(fetch(&[], format!("http://{second}/a.png"))));
+        assert!(is_forbidden(fetch(&["localhost:1".into()], format!("http://{second}/a.png"))));
+        assert_eq!((outer_hits.load(Ordering::SeqCst), inner_hits.load(Ordering::SeqCst)), (0, 0), "no connection is made");
+        assert!(
+            is_forbidden(fetch(std::slice::from_ref(&first), format!("http://{first}/a.png"))),
+            "where it redirects to counts"
+        );
+        assert_eq!((outer_hits.load(Ordering::SeqCst), inner_hits.load(Ordering::SeqCst)), (1, 0));
+        let both = fetch(&[first.clone(), second], format!("http://{first}/a.png"));
+        assert_eq!(both.unwrap(), Fetched::File(b"hi".to_vec()));
     }
 }

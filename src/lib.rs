@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Knows: how a request becomes a prompt and events become words ([`Model`], [`ChatRequest`], [`AnswerStream`]), where models
-//! and media come from ([`ModelSource`], [`Hub`], [`FileAccess`]).
+//! and media come from ([`ModelSource`], [`Hub`], [`FileAccess`], [`Reach`]).
 //!
 //! Must never know: the JSON of any wire, tensors, what a family does with its media, schedules.
 
@@ -31,13 +31,15 @@ mod load;
 mod machine;
 mod media;
 mod prepare;
+mod preview;
+mod reach;
 mod source;
 mod topology;
 
 pub use ::media::{AudioOptions, Ffmpeg, OptionError, VideoOptions};
 pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
 pub use calls::{Call, CallDelta};
-pub use chat::{ChatRequest, Content, MediaSource, Message, Part, ToolChoice};
+pub use chat::{ChatRequest, Content, MediaSource, Message, Part, RawPrompt, ToolChoice};
 pub use engine::{Dry, Sampling, Stats, Timings, Usage};
 pub use error::{Error, Fault};
 pub use fetch::FileAccess;
@@ -45,9 +47,11 @@ pub use hub::{Hub, OnProgress, Progress, Task};
 pub use importance::ImportanceSource;
 pub use load::{Capacity, Dtype, KvCache, LoadOptions, Model, SliceSource};
 pub use machine::{Machine, Memory};
-pub use media::Spent;
+pub use media::{Received, Spent};
 pub use models::{FAMILIES, Family};
 pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant};
+pub use preview::Preview;
+pub use reach::Reach;
 pub use source::ModelSource;
 pub use text::{Dialect, Grammar};
 pub use topology::DeviceLayers;

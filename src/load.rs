@@ -13,7 +13,7 @@ use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
 use crate::machine::Memory;
 use crate::media::MediaCache;
-use crate::{Error, ImportanceSource, ModelSource};
+use crate::{Error, ImportanceSource, ModelSource, Reach};
 
 const GENERATION: &str = "generation_config.json";
 
@@ -46,6 +46,8 @@ pub struct LoadOptions {
     pub dialect: Option<Dialect>,
     /// Which local files requests may name.
     pub files: FileAccess,
+    /// Where media of requests may be downloaded from.
+    pub reach: Reach,
     /// Tokens of a sequence, where fewer than the model's own limit are wanted.
     pub context_max: Option<usize>,
     /// What it may take to serve requests.
@@ -155,6 +157,7 @@ impl LoadOptions {
             jinja_explicit: None,
             dialect: None,
             files: FileAccess::All,
+            reach: Reach::Anywhere,
             context_max: None,
             capacity: Capacity::default(),
         }
@@ -294,7 +297,7 @@ impl Inner {
             template,
             ends,
             context_max: engine.context_max(),
-            fetcher: Fetcher::new(options.files.clone())?,
+            fetcher: Fetcher::new(options.files.clone(), options.reach.clone())?,
             media: MediaCache::new(media_bytes_max)?,
             engine,
             workers: tokio::sync::Semaphore::new(workers),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ::media::{Interest, Limits, MediaError, Timing, Video, decode_audio, decode_image};
 use engine::Recent;
 use models::{Media, ModelError, Processed, Processor};
+use nn::MediaKind;
 
 use crate::chat::Wanted;
 use crate::fetch::Fetched;
@@ -36,6 +37,21 @@ pub struct Spent {
     pub sound: Duration,
     /// Items that an earlier request had brought: nothing was spent on them.
     pub remembered: usize,
+}
+
+/// What became of a media item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Received {
+    /// Its place in the request.
+    pub param: String,
+    /// What it was taken for.
+    pub kind: MediaKind,
+    /// Bytes before decoding.
+    pub bytes: usize,
+    /// Tokens that stand for it.
+    pub tokens: usize,
+    /// What it took.
+    pub spent: Spent,
 }
 
 impl AddAssign for Spent {

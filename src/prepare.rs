@@ -7,14 +7,14 @@ use chrono::Utc;
 use engine::{Constraint, EngineError, Sampling};
 use models::{ModelError, assemble, media_in_words};
 use nn::Prompt;
-use text::{Conversation, Thoughts};
+use text::{Conversation, Piece, Thoughts};
 
 use crate::calls::Offer;
-use crate::chat::{ChatRequest, Item, Wanted};
+use crate::chat::{ChatRequest, Item, RawPrompt, Wanted};
 use crate::constraint::constraint;
 use crate::fetch::{Fetched, Place};
 use crate::load::Inner;
-use crate::media::{Raw, Spent};
+use crate::media::{Raw, Received, Spent};
 use crate::{Error, Fault};
 
 /// What the engine is given.
@@ -24,6 +24,8 @@ pub(crate) struct Prepared {
     pub sampling: Sampling,
     pub constraint: Option<Box<dyn Constraint>>,
     pub spent: Spent,
+    /// What became of its media, in their order.
+    pub received: Arc<[Received]>,
     pub offer: Offer,
     /// Where the prompt leaves thoughts.
     pub thoughts: Thoughts,
@@ -44,10 +46,13 @@ const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 /// Fetches media (together), then decodes, processes and tokenizes on a worker thread.
 pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result<Prepared, Error> {
     request.sampling.validate().map_err(refused)?;
-    let media = request.media();
+    let media = if request.prompt.is_none() { request.media() } else { Vec::new() };
     check(inner, &media)?;
     let offer = Offer::read(inner, request)?;
-    let rendered = render(inner, request, &offer).await?;
+    let rendered = match request.prompt {
+        None => render(inner, request, &offer).await?,
+        Some(_) => String::new(),
+    };
     let thoughts = offer.thoughts(&rendered);
     let constraint = match offer.form(request.grammar.as_ref(), thoughts) {
         Some(form) => Some(constraint(inner, form).await?),
@@ -67,22 +72,27 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
     let shared = inner.clone();
     let guard = Guard(Interest::default());
     let interest = guard.0.clone();
-    let salt = request.cache_salt.clone();
+    let (salt, raw) = (request.cache_salt.clone(), request.prompt.clone());
     let mut sampling = request.sampling.clone();
     let breakers = request.dry_sequence_breakers.clone().unwrap_or_else(|| BREAKERS.map(String::from).to_vec());
     let work = tokio::task::spawn_blocking(move || {
         if let Some(dry) = &mut sampling.dry {
             dry.breakers = shared.tokenizer.holding(&breakers);
         }
-        let mut spent = Spent::default();
+        let (mut spent, mut received) = (Spent::default(), Vec::new());
         let items = fetched.into_iter().map(|raw| {
+            let (param, kind, bytes) = (raw.param.clone(), raw.wanted.kind(), raw.content.bytes());
             let (item, took) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), &interest)?;
             spent += took;
+            received.push(Received { param, kind, bytes, tokens: item.input.rows, spent: took });
             Ok(item)
         });
         let items = items.collect::<Result<Vec<_>, Error>>()?;
-        let prompt = assemble(&rendered, items, shared.processor.as_ref(), &shared.tokenizer).map_err(rejected)?;
-        Ok(Prepared { prompt, sampling, constraint, spent, offer, thoughts })
+        let prompt = match raw {
+            None => assemble(&rendered, items, shared.processor.as_ref(), &shared.tokenizer).map_err(rejected)?,
+            Some(raw) => continued(&shared, raw)?,
+        };
+        Ok(Prepared { prompt, sampling, constraint, spent, received: received.into(), offer, thoughts })
     });
     let prepared = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
     drop((permit, guard));
@@ -128,6 +138,20 @@ async fn render(inner: &Arc<Inner>, request: &ChatRequest, offer: &Offer) -> Res
     let rendered = work.await.map_err(|e| Error::Generation(format!("rendering the prompt failed: {e}")))?;
     drop(permit);
     rendered.map_err(|e| rejected(e.into()))
+}
+
+/// A prompt that no template has written.
+fn continued(inner: &Inner, raw: RawPrompt) -> Result<Prompt, Error> {
+    let ids = match raw {
+        RawPrompt::Tokens(ids) => ids,
+        RawPrompt::Text(text) => {
+            let encoded = inner.tokenizer.encode(&[Piece::Text(text)]);
+            encoded.map_err(|e| Error::request("prompt", Fault::Invalid, e))?.ids
+        }
+    };
+    let mut prompt = Prompt::text(ids);
+    inner.processor.arrange(&mut prompt);
+    Ok(prompt)
 }
 
 fn rejected(e: ModelError) -> Error {

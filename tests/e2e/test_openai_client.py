@@ -1,33 +1,35 @@
 """OpenAI's own client talks to `mistralrs serve` with the built-in model."""
 
 import base64
-import subprocess
+import json
 import unittest
-from pathlib import Path
+import urllib.request
 
-import openai
+from server import PICTURE, QUESTION, Server
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "target/debug/mistralrs"
-PICTURE = ROOT / "fixtures/demo/red_circle.png"
+try:
+    import openai
+except ImportError:
+    print("SKIPPED tests/e2e: the package openai is missing")
+    raise unittest.SkipTest("the package openai is missing")
+
+SHAPE = {"type": "object", "properties": {"shape": {"enum": ["circle"]}}, "required": ["shape"], "additionalProperties": False}
 
 
 class Client(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = subprocess.Popen([PROGRAM, "serve", "-p", "0"], stderr=subprocess.PIPE, text=True)
-        address = next(line.split()[-1] for line in cls.server.stderr if line.startswith("listening on "))
-        cls.client = openai.OpenAI(base_url=f"{address}/v1", api_key="EMPTY", max_retries=0)
+        cls.server = Server("--tool-dialect", "hermes", "--access-log-format", "json")
+        cls.client = openai.OpenAI(base_url=f"{cls.server.address}/v1", api_key="EMPTY", max_retries=0)
 
     @classmethod
     def tearDownClass(cls):
         cls.client.close()
-        cls.server.terminate()
-        if cls.server.wait(timeout=30) != 0:
-            raise AssertionError("the server did not end in order")
-        cls.server.stderr.close()
+        cls.server.stop()
+        access = [json.loads(line) for line in cls.server.log if line.startswith("{")]
+        assert {200, 400, 404, 499} <= {entry["status"] for entry in access}, access
 
-    def ask(self, question="What is in this picture?", url=PICTURE.as_uri(), **options):
+    def ask(self, question=QUESTION, url=PICTURE.as_uri(), **options):
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
         return self.client.chat.completions.create(model="default", messages=[{"role": "user", "content": content}], **options)
 
@@ -84,6 +86,51 @@ class Client(unittest.TestCase):
             next(iter(stream))
             stream.close()
         self.assertIn("red circle", self.ask().choices[0].message.content)
+
+    def picture(self):
+        data = "data:image/png;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
+        return [{"role": "user", "content": [{"type": "input_image", "image_url": data, "detail": "auto"}, {"type": "input_text", "text": QUESTION}]}]
+
+    def test_completions(self):
+        whole = self.client.completions.create(model="default", prompt="What is in", max_tokens=6, logprobs=2)
+        self.assertEqual((whole.choices[0].finish_reason, len(whole.choices[0].logprobs.tokens)), ("length", 6))
+        chunks = self.client.completions.create(model="default", prompt="What is in", max_tokens=6, stream=True)
+        self.assertEqual("".join(chunk.choices[0].text for chunk in chunks), whole.choices[0].text)
+
+    def test_responses(self):
+        whole = self.client.responses.create(model="default", input=self.picture(), instructions="Be brief.")
+        self.assertIn("red circle", whole.output_text)
+        with self.client.responses.stream(model="default", input=self.picture(), instructions="Be brief.") as stream:
+            said = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+            last = stream.get_final_response()
+        self.assertEqual((said, last.output_text, last.status), (whole.output_text, whole.output_text, "completed"))
+        more = self.client.responses.create(model="default", previous_response_id=last.id, input="And?", max_output_tokens=2)
+        self.assertEqual((more.status, more.previous_response_id), ("incomplete", last.id))
+        self.assertGreater(more.usage.input_tokens, 20)
+        self.assertEqual(self.client.responses.retrieve(last.id).output_text, whole.output_text)
+        self.client.responses.delete(last.id)
+        with self.assertRaises(openai.NotFoundError):
+            self.client.responses.retrieve(last.id)
+        counted = self.client.responses.input_tokens.count(model="default", input=self.picture(), instructions="Be brief.")
+        self.assertEqual(counted.input_tokens, whole.usage.input_tokens)
+
+    def test_responses_call_tools(self):
+        tool = {"type": "function", "name": "paint", "parameters": SHAPE, "strict": True}
+        options = {"model": "default", "input": "Paint!", "tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
+        whole = self.client.responses.create(**options)
+        with self.client.responses.stream(**options) as stream:
+            last = stream.get_final_response()
+        for call in [whole.output[0], last.output[0]]:
+            self.assertEqual((call.type, call.name, json.loads(call.arguments)), ("function_call", "paint", {"shape": "circle"}))
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+        more = self.client.responses.create(model="default", previous_response_id=last.id, input=[result], max_output_tokens=2)
+        self.assertEqual(more.object, "response")
+
+    def test_what_was_uploaded_is_named_by_its_id(self):
+        request = urllib.request.Request(f"{self.server.address}/v1/media", PICTURE.read_bytes(), {"Content-Type": "image/png"})
+        with urllib.request.urlopen(request) as response:
+            url = json.load(response)["url"]
+        self.assertIn("red circle", self.ask(url=url).choices[0].message.content)
 
 
 if __name__ == "__main__":

@@ -230,6 +230,49 @@ pub struct ServeOptions {
     /// one, and none when it is not
     #[arg(long, value_name = "FOLDER")]
     pub media_root: Vec<PathBuf>,
+    /// Host (or host:port) that media may be downloaded from, though its address is none of the public internet, repeatable
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow_media_host: Vec<String>,
+    /// Key that requests have to bring (Authorization: Bearer KEY, or x-api-key: KEY), repeatable; MISTRALRS_API_KEY has more,
+    /// separated by commas
+    #[arg(long, value_name = "KEY")]
+    pub api_key: Vec<String>,
+    /// Name by which the server may be called too, repeatable; at a loopback address it answers only to the names of one otherwise
+    #[arg(long, value_name = "HOST")]
+    pub allow_host: Vec<String>,
+    /// Web page that may ask the server, as https://example.com, repeatable, or * for all; none when left out
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
+    /// Size of a request's body at most, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_body_mb: u32,
+    /// Memory for uploaded media, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub uploads_mb: usize,
+    /// Memory for conversations that can be continued by previous_response_id, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 128)]
+    pub responses_mb: usize,
+    /// How long uploads and conversations are kept, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub keep_seconds: u64,
+    /// Connections at the same time; others wait
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+    /// How long answers may go on when the server is told to end, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub drain_seconds: u64,
+    /// How requests are noted on standard error
+    #[arg(long, value_enum, default_value = "text")]
+    pub access_log_format: AccessLogFormat,
+    /// Do not note requests
+    #[arg(long, conflicts_with = "access_log_format")]
+    pub disable_access_log: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum AccessLogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use mistralrs::{ChatRequest, Error, FileAccess, MediaKind, MediaSource, Model, Part, Piece, Summary};
+use mistralrs::{ChatRequest, Error, FileAccess, MediaKind, MediaSource, Model, Part, Piece, Reach, Summary};
 use serde_json::{Value, json};
 
 use crate::args::BenchOptions;
@@ -30,7 +30,7 @@ pub async fn bench(mut options: BenchOptions) -> Result<()> {
     options.prompt_len.retain(|length| *length > 0);
     options.beside.retain(|length| *length > 0);
     let began = Instant::now();
-    let model = load(options.model.clone(), FileAccess::All).await?;
+    let model = load(options.model.clone(), FileAccess::All, Reach::Anywhere).await?;
     let mut bench = Bench { model, options, figures: Vec::new(), random: fastrand::Rng::with_seed(1) };
     bench.note("load", began.elapsed().as_secs_f64(), "s");
     for length in bench.options.prompt_len.clone() {

@@ -20,6 +20,12 @@ pub fn hub(cache: Option<PathBuf>) -> Hub {
     }
 }
 
+/// Keys in MISTRALRS_API_KEY, separated by commas: other users of this machine do not see them, as they see flags.
+pub fn api_keys() -> Vec<String> {
+    let keys = set("MISTRALRS_API_KEY").unwrap_or_default();
+    keys.split(',').map(str::trim).filter(|key| !key.is_empty()).map(str::to_string).collect()
+}
+
 fn default_home() -> PathBuf {
     let cache = set("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || env::home_dir().unwrap_or_default().join(".cache");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use mistralrs::{
-    Coverage, FileAccess, ImportanceSource, LoadOptions, Model, ModelSource, OnProgress, Progress, SliceSource, Task,
+    Coverage, FileAccess, ImportanceSource, LoadOptions, Model, ModelSource, OnProgress, Progress, Reach, SliceSource, Task,
 };
 
 use crate::args::ModelOptions;
@@ -18,7 +18,7 @@ const DEMO_NOTICE: &str =
 const BYTES: &str = "{msg:40!} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const TOKENS: &str = "{msg:40!} {bar:30} {pos}/{len} tokens {per_sec} {eta}";
 
-pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
+pub async fn load(options: ModelOptions, files: FileAccess, reach: Reach) -> Result<Model> {
     let source = match &options.model_id {
         Some(model) => model.parse()?,
         None => {
@@ -42,6 +42,7 @@ pub async fn load(options: ModelOptions, files: FileAccess) -> Result<Model> {
         jinja_explicit: options.jinja_explicit,
         dialect: options.tool_dialect,
         files,
+        reach,
         context_max: options.max_seq_len,
         capacity,
         ..LoadOptions::new(source, environment::hub(options.hf_cache))

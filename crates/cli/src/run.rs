@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
 
 use anyhow::Result;
-use mistralrs::{ChatRequest, Content, Dry, FileAccess, MediaSource, Message, Model, Part, Piece, Sampling, Summary};
+use mistralrs::{ChatRequest, Content, Dry, FileAccess, MediaSource, Message, Model, Part, Piece, Reach, Sampling, Summary};
 
 use crate::args::RunOptions;
 use crate::load::load;
@@ -23,7 +23,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
         seed: options.seed,
         ..Sampling::default()
     };
-    let model = load(model, FileAccess::All).await?;
+    let model = load(model, FileAccess::All, Reach::Anywhere).await?;
     let mut request = ChatRequest { sampling, tokens_max: options.max_tokens, ..ChatRequest::default() };
     request.template_kwargs.extend(options.thinking.map(|thinking| ("enable_thinking".into(), thinking.into())));
     request.messages.extend(system.map(|text| message("system", Content::Text(text))));

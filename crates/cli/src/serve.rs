@@ -1,16 +1,24 @@
 //! `mistralrs serve`: the HTTP server until a signal ends it.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use mistralrs::{FileAccess, KvCache};
+use anyhow::{Context, Result, bail};
+use axum::http::HeaderValue;
+use mistralrs::{FileAccess, KvCache, Reach};
+use serde_json::json;
+use server::{Access, ConnectionLimits, End, Hosts, OnAccess, Origins, Server, Settings};
 use tokio::net::TcpListener;
 
-use crate::args::ServeOptions;
+use crate::args::{AccessLogFormat, ServeOptions};
+use crate::environment;
 use crate::load::load;
 
 pub async fn serve(options: ServeOptions) -> Result<()> {
     let address = SocketAddr::new(options.host, options.port);
+    let settings = settings(&options)?;
     // Taken before the model is loaded: a port in use is told at once.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
     let files = match (options.media_root.is_empty(), options.host.is_loopback()) {
@@ -18,14 +26,79 @@ pub async fn serve(options: ServeOptions) -> Result<()> {
         (true, true) => FileAccess::All,
         (true, false) => FileAccess::None,
     };
-    let model = load(options.model, files).await?;
+    if settings.api_keys.is_empty() && !options.host.is_loopback() {
+        eprintln!("warning: whoever reaches {} may ask; --api-key restricts that", options.host);
+    }
+    let model = load(options.model, files, Reach::Public { and: options.allow_media_host }).await?;
     eprintln!("serving {} ({})", model.id(), model.family().title);
     let KvCache { bytes, tokens, format } = model.kv_cache();
     let (megabytes, context) = (bytes / 1_000_000, model.context_max());
     eprintln!("keys and values: {megabytes} MB of {format:?}, room for {tokens} tokens; {context} in a conversation at most");
     eprintln!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, server::router(model)).with_graceful_shutdown(signal()).await?;
-    Ok(())
+    match Server::new(model, settings).serve(listener, signal).await {
+        End::Drained => Ok(()),
+        // What is still computed is not waited for.
+        End::Cut => std::process::exit(0),
+    }
+}
+
+fn settings(options: &ServeOptions) -> Result<Settings> {
+    let mut api_keys = options.api_key.clone();
+    api_keys.extend(environment::api_keys());
+    if api_keys.iter().any(String::is_empty) {
+        bail!("--api-key must not be empty");
+    }
+    let origins = match options.allow_origin.as_slice() {
+        [] => Origins::None,
+        origins if origins.iter().any(|origin| origin == "*") => Origins::Any,
+        origins => Origins::Listed(origins.iter().map(|origin| self::origin(origin)).collect::<Result<_>>()?),
+    };
+    let hosts = if options.host.is_loopback() { Hosts::Loopback(options.allow_host.clone()) } else { Hosts::Any };
+    let on_access: OnAccess = match options.access_log_format {
+        AccessLogFormat::Text => Arc::new(|access| note(&as_text(access))),
+        AccessLogFormat::Json => Arc::new(|access| note(&as_json(access))),
+    };
+    Ok(Settings {
+        api_keys,
+        hosts,
+        origins,
+        body_bytes_max: (options.max_body_mb as usize) << 20,
+        uploads_bytes_max: options.uploads_mb.saturating_mul(1 << 20),
+        responses_bytes_max: options.responses_mb.saturating_mul(1 << 20),
+        kept_for: Duration::from_secs(options.keep_seconds),
+        limits: ConnectionLimits {
+            connections_max: options.max_connections as usize,
+            drain: Duration::from_secs(options.drain_seconds),
+            ..ConnectionLimits::default()
+        },
+        on_access: (!options.disable_access_log).then_some(on_access),
+    })
+}
+
+/// A scheme and a host, as a browser names the page.
+fn origin(text: &str) -> Result<HeaderValue> {
+    let is_origin = text.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+    let value = HeaderValue::from_str(text).ok().filter(|_| is_origin);
+    value.with_context(|| format!("--allow-origin {text}: an origin looks like https://example.com, without a path"))
+}
+
+/// A log that cannot be written is no reason to stop.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn as_text(access: &Access) -> String {
+    let Access { id, peer, method, path, status, bytes, took } = access;
+    let peer = peer.map_or_else(|| "-".to_string(), |peer| peer.to_string());
+    format!("{peer} {method} {path} {status} {bytes} B {} ms {id}", took.as_millis())
+}
+
+fn as_json(access: &Access) -> String {
+    let Access { id, peer, method, path, status, bytes, took } = access;
+    let peer = peer.map(|peer| peer.to_string());
+    let millis = took.as_millis() as u64;
+    let method = method.as_str();
+    json!({"id": id, "peer": peer, "method": method, "path": path, "status": status, "bytes": bytes, "ms": millis}).to_string()
 }
 
 /// Ctrl-C, or a request to terminate.

@@ -1,116 +1,164 @@
 //! POST /v1/chat/completions.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
-
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use futures_util::future::try_join_all;
-use futures_util::stream::{self, BoxStream, SelectAll, Stream, StreamExt, select_all};
-use mistralrs::{AnswerStream, Error, Model, Piece, Summary};
-use serde_json::Value;
+use mistralrs::{AnswerStream, ChatRequest, Delta, Message, Summary};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
+use crate::answers::{Wire, event};
+use crate::app::App;
+use crate::content::{content, role};
 use crate::error::Failure;
-use crate::request::{Shape, parse};
+use crate::options::{self, Options};
+use crate::payload::{Json, read_as};
 use crate::response::Header;
 
-pub async fn completions(
-    State(model): State<Model>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Failure> {
-    let body = body.map_err(|e| match e.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Failure::new(e.status(), "the body is larger than 64 MiB").code("body_too_large"),
-        _ => Failure::new(StatusCode::BAD_REQUEST, "the body could not be read"),
-    })?;
-    is_json(&headers)?;
-    let body = parse(&body)?;
-    let name = body.model.clone().unwrap_or_else(|| "default".into());
-    if name != "default" && name != model.id() {
-        let message = format!("there is no model {name:?}; use \"default\" or {:?}", model.id());
-        return Err(Failure::new(StatusCode::NOT_FOUND, message).param("model").code("model_not_found"));
-    }
-    let (shape, request, header) = (body.shape()?, body.request()?, Header::new(model.id()));
-    let streams = model.choices(&request, shape.choices).await?;
+/// The body, besides its [`Options`].
+#[derive(Debug, Default, Deserialize)]
+struct ChatBody {
+    model: Option<String>,
+    messages: Vec<MessageBody>,
+    max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<usize>,
+    chat_template_kwargs: Option<Map<String, Value>>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    return_token_ids: Option<bool>,
+    return_media: Option<bool>,
+    n: Option<u32>,
+    tools: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
+    parallel_tool_calls: Option<bool>,
+    enable_thinking: Option<bool>,
+    reasoning_effort: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MessageBody {
+    role: String,
+    #[serde(default)]
+    content: Value,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// What the answer is to look like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shape {
+    pub choices: usize,
+    pub stream: bool,
+    pub include_usage: bool,
+    pub logprobs: bool,
+    pub token_ids: bool,
+    pub media: bool,
+}
+
+pub async fn completions(State(app): State<App>, Json(json): Json) -> Result<Response, Failure> {
+    let (shape, request) = read(&app, &json)?;
+    let answers = app.start(&request, shape.choices).await?;
+    let header = Header::new("chatcmpl", app.model.id());
     if shape.stream {
-        Ok(Sse::new(events(streams, header, shape)).keep_alive(KeepAlive::default()).into_response())
-    } else {
-        let answers = try_join_all(streams.into_iter().map(AnswerStream::whole)).await?;
-        Ok(axum::Json(header.completion(&answers, shape)).into_response())
+        let wire = ChatWire { header, shape, summaries: Vec::new() };
+        return Ok(app.streamed(answers, wire));
+    }
+    let answers = app.whole(answers).await?;
+    Ok(axum::Json(header.completion(&answers, shape)).into_response())
+}
+
+/// A body as the facade takes it.
+pub fn read(app: &App, json: &Value) -> Result<(Shape, ChatRequest), Failure> {
+    let body: ChatBody = read_as(json)?;
+    app.check_model(body.model.as_deref())?;
+    let options: Options = read_as(json)?;
+    Ok((body.shape()?, body.request(options)?))
+}
+
+impl ChatBody {
+    fn shape(&self) -> Result<Shape, Failure> {
+        Ok(Shape {
+            choices: options::choices(self.n)?,
+            stream: self.stream.unwrap_or(false),
+            include_usage: includes_usage(self.stream_options.as_ref()),
+            logprobs: self.logprobs.unwrap_or(false),
+            token_ids: self.return_token_ids.unwrap_or(false),
+            media: self.return_media.unwrap_or(false),
+        })
+    }
+
+    fn request(self, options: Options) -> Result<ChatRequest, Failure> {
+        let asked = self.logprobs.unwrap_or(false);
+        if self.top_logprobs.is_some() && !asked {
+            return Err(Failure::invalid("top_logprobs", "top_logprobs must be left out unless logprobs is true"));
+        }
+        if self.messages.is_empty() {
+            return Err(Failure::invalid("messages", "messages must not be empty"));
+        }
+        let mut template_kwargs = self.chat_template_kwargs.unwrap_or_default();
+        options::thinking(&mut template_kwargs, self.enable_thinking, self.reasoning_effort.as_deref(), "reasoning_effort")?;
+        let message = |(i, message): (usize, MessageBody)| {
+            let content = content(&message.content, &format!("messages[{i}].content"))?;
+            Ok(Message { role: role(&message.role), content, extra: message.extra })
+        };
+        let most = [("max_completion_tokens", self.max_completion_tokens), ("max_tokens", self.max_tokens)];
+        Ok(ChatRequest {
+            messages: self.messages.into_iter().enumerate().map(message).collect::<Result<_, Failure>>()?,
+            tools: self.tools.unwrap_or_default(),
+            tool_choice: options::tool_choice(self.tool_choice.as_ref())?,
+            calls_max: (self.parallel_tool_calls == Some(false)).then_some(1),
+            template_kwargs,
+            tokens_max: options::tokens_max(most)?,
+            ..options.request(asked.then_some(self.top_logprobs.unwrap_or(0)))?
+        })
     }
 }
 
-fn is_json(headers: &HeaderMap) -> Result<(), Failure> {
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    let message = "the body must be JSON: set the header Content-Type: application/json";
-    Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).code("unsupported_media_type"))
+/// Whether a stream ends with what it took.
+pub fn includes_usage(options: Option<&StreamOptions>) -> bool {
+    options.and_then(|options| options.include_usage).unwrap_or(false)
 }
 
-/// Answers on their way, as they become server-sent events.
-struct Events {
-    /// Pieces of all choices, in the order in which they come.
-    pieces: SelectAll<BoxStream<'static, (usize, Result<Piece, Error>)>>,
-    /// What has yet to be sent.
-    ready: VecDeque<Event>,
-    /// Of the choices that are complete.
-    summaries: Vec<Summary>,
+/// Chunks, and [DONE] behind them.
+struct ChatWire {
     header: Header,
     shape: Shape,
+    /// Of the choices that are complete.
+    summaries: Vec<Summary>,
 }
 
-/// The answers as server-sent events. Dropping the stream (the client went away) ends the generation.
-fn events(answers: Vec<AnswerStream>, header: Header, shape: Shape) -> impl Stream<Item = Result<Event, Infallible>> {
-    let opening = |(i, answer): (usize, &AnswerStream)| event(&header.opening(i, answer.prompt_token_ids(), shape));
-    let ready = answers.iter().enumerate().map(opening).collect();
-    let pieces = select_all(answers.into_iter().enumerate().map(|(i, answer)| pieces(i, answer).boxed()));
-    let events = Events { pieces, ready, summaries: Vec::new(), header, shape };
-    stream::unfold(events, |mut events| async move { events.next().await.map(|event| (Ok(event), events)) })
-}
-
-/// One choice's pieces to its end.
-fn pieces(index: usize, answer: AnswerStream) -> impl Stream<Item = (usize, Result<Piece, Error>)> {
-    stream::unfold(Some(answer), move |answer| async move {
-        let mut answer = answer?;
-        let piece = answer.next().await;
-        let rest = matches!(piece, Ok(Piece::Delta(_))).then_some(answer);
-        Some(((index, piece), rest))
-    })
-}
-
-impl Events {
-    async fn next(&mut self) -> Option<Event> {
-        if let Some(event) = self.ready.pop_front() {
-            return Some(event);
+impl Wire for ChatWire {
+    fn opening(&mut self, answers: &[AnswerStream]) -> Vec<Event> {
+        if let Some(answer) = answers.first() {
+            self.header.received = answer.received().clone();
         }
-        let (index, piece) = self.pieces.next().await?;
-        match piece {
-            Ok(Piece::Delta(delta)) => Some(event(&self.header.delta(index, &delta, self.shape))),
-            Ok(Piece::Done(summary)) => {
-                self.summaries.push(summary);
-                if self.summaries.len() == self.shape.choices {
-                    let usage = self.shape.include_usage.then(|| event(&self.header.usage(&self.summaries)));
-                    self.ready.extend(usage.into_iter().chain([Event::default().data("[DONE]")]));
-                }
-                Some(event(&self.header.closing(index, &summary, self.shape)))
-            }
-            // A stream that failed ends without [DONE]: clients raise what the event says.
-            Err(e) => {
-                self.pieces.clear();
-                Some(event(&Failure::from(e).body()))
-            }
-        }
+        let opening = |(i, answer): (usize, &AnswerStream)| event(&self.header.opening(i, answer.prompt_token_ids(), self.shape));
+        answers.iter().enumerate().map(opening).collect()
     }
-}
 
-fn event(value: &Value) -> Event {
-    Event::default().data(value.to_string())
+    fn delta(&mut self, choice: usize, delta: &Delta) -> Vec<Event> {
+        vec![event(&self.header.delta(choice, delta, self.shape))]
+    }
+
+    fn done(&mut self, choice: usize, summary: &Summary) -> Vec<Event> {
+        self.summaries.push(*summary);
+        let mut events = vec![event(&self.header.closing(choice, summary, self.shape))];
+        if self.summaries.len() == self.shape.choices {
+            events.extend(self.shape.include_usage.then(|| event(&self.header.usage(&self.summaries, self.shape))));
+            events.push(Event::default().data("[DONE]"));
+        }
+        events
+    }
+
+    /// A stream that failed ends without [DONE]: clients raise what the event says.
+    fn failed(&mut self, failure: &Failure) -> Vec<Event> {
+        vec![event(&failure.body())]
+    }
 }

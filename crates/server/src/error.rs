@@ -5,6 +5,9 @@ use axum::response::{IntoResponse, Response};
 use mistralrs::{Error, Fault, MediaKind};
 use serde_json::{Value, json};
 
+/// Bytes of a message. What it repeats of a request may be longer.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// An error on its way to a client.
@@ -27,6 +30,11 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, message).param(param).code("invalid_value")
     }
 
+    /// The server ends.
+    pub fn ending() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down").code("unavailable")
+    }
+
     pub fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
@@ -37,17 +45,35 @@ impl Failure {
         self
     }
 
-    /// The `error` object.
+    /// What is at fault, if that is known.
+    pub fn place(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    /// The same of another place, which the message begins with.
+    pub fn moved(mut self, from: &str, to: &str, param: String) -> Self {
+        if let Some(rest) = self.message.strip_prefix(from) {
+            self.message = format!("{to}{rest}");
+        }
+        self.param(param)
+    }
+
+    /// The `error` object of OpenAI, in what Anthropic's clients look for: each reads its own.
     pub fn body(&self) -> Value {
         let kind = match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
             StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             StatusCode::TOO_MANY_REQUESTS => "overloaded",
+            StatusCode::SERVICE_UNAVAILABLE => "service_unavailable",
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         };
-        json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}})
+        let fits = |end: &usize| self.message.is_char_boundary(*end);
+        let end = (0..=self.message.len().min(MESSAGE_BYTES_MAX)).rev().find(fits).unwrap_or(0);
+        let message = &self.message[..end];
+        json!({"type": "error", "error": {"message": message, "type": kind, "param": self.param, "code": self.code}})
     }
 }
 

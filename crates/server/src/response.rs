@@ -1,11 +1,12 @@
 //! Answers → the JSON that clients expect.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mistralrs::{Answer, Call, CallDelta, Delta, Finish, Summary, Token, Usage};
+use mistralrs::{Answer, Call, CallDelta, Delta, Finish, MediaKind, Received, Summary, Token};
 use serde_json::{Value, json};
 
-use crate::request::Shape;
+use crate::chat::Shape;
 
 /// What all chunks of an answer share.
 #[derive(Debug, Clone)]
@@ -13,15 +14,19 @@ pub struct Header {
     id: String,
     created: u64,
     model: String,
+    /// What became of the prompt's media.
+    pub received: Arc<[Received]>,
 }
 
 impl Header {
-    pub fn new(model: &str) -> Self {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { id: format!("chatcmpl-{:032x}", fastrand::u128(..)), created, model: model.to_string() }
+    /// `kind` is what the id begins with.
+    pub fn new(kind: &str, model: &str) -> Self {
+        let id = format!("{kind}-{:032x}", fastrand::u128(..));
+        Self { id, created: now(), model: model.to_string(), received: Arc::default() }
     }
 
-    fn object(&self, kind: &str, choices: Value) -> Value {
+    /// What every object of an answer has.
+    pub fn object(&self, kind: &str, choices: Value) -> Value {
         json!({"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices})
     }
 
@@ -29,7 +34,11 @@ impl Header {
     pub fn completion(&self, answers: &[Answer], shape: Shape) -> Value {
         let choices = answers.iter().enumerate().map(|(index, answer)| choice(index, answer, shape)).collect();
         let mut body = self.object("chat.completion", choices);
-        body["usage"] = usage(answers.iter().map(|answer| &answer.summary.usage));
+        let received = answers.first().map(|answer| answer.received.clone()).unwrap_or_default();
+        body["usage"] = usage(answers.iter().map(|answer| &answer.summary), &received);
+        if shape.media {
+            body["media"] = media(&received);
+        }
         if let Some(first) = answers.first().filter(|_| shape.token_ids) {
             body["prompt_token_ids"] = json!(first.prompt_token_ids);
         }
@@ -69,9 +78,12 @@ impl Header {
     }
 
     /// The chunk behind the last one, when it was asked for.
-    pub fn usage(&self, summaries: &[Summary]) -> Value {
+    pub fn usage(&self, summaries: &[Summary], shape: Shape) -> Value {
         let mut body = self.object("chat.completion.chunk", json!([]));
-        body["usage"] = usage(summaries.iter().map(|summary| &summary.usage));
+        body["usage"] = usage(summaries.iter(), &self.received);
+        if shape.media {
+            body["media"] = media(&self.received);
+        }
         body
     }
 
@@ -139,10 +151,10 @@ fn call_delta(delta: &CallDelta) -> Value {
     body
 }
 
-fn finish_reason(summary: &Summary) -> &'static str {
+pub fn finish_reason(summary: &Summary) -> &'static str {
     match summary.finish {
-        Finish::EndToken(_) | Finish::StopText | Finish::Complete if summary.calls > 0 => "tool_calls",
-        Finish::EndToken(_) | Finish::StopText | Finish::Complete => "stop",
+        Finish::EndToken(_) | Finish::StopText(_) | Finish::Complete if summary.calls > 0 => "tool_calls",
+        Finish::EndToken(_) | Finish::StopText(_) | Finish::Complete => "stop",
         Finish::Length => "length",
     }
 }
@@ -150,7 +162,7 @@ fn finish_reason(summary: &Summary) -> &'static str {
 fn end_token(summary: &Summary) -> Option<u32> {
     match summary.finish {
         Finish::EndToken(id) => Some(id),
-        Finish::StopText | Finish::Complete | Finish::Length => None,
+        Finish::StopText(_) | Finish::Complete | Finish::Length => None,
     }
 }
 
@@ -161,15 +173,54 @@ fn logprob(token: &Token) -> Value {
     out
 }
 
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// What all choices took; their prompt is one, and what was remembered of it is what the first found.
-fn usage<'a>(choices: impl Iterator<Item = &'a Usage> + Clone) -> Value {
-    let completion: usize = choices.clone().map(|usage| usage.completion_tokens).sum();
-    let prompt = choices.clone().map(|usage| usage.prompt_tokens).max().unwrap_or(0);
-    let cached = choices.map(|usage| usage.cached_tokens).min().unwrap_or(0);
+pub fn usage<'a>(choices: impl Iterator<Item = &'a Summary> + Clone, received: &[Received]) -> Value {
+    let completion: usize = choices.clone().map(|choice| choice.usage.completion_tokens).sum();
+    let reasoning: usize = choices.clone().map(|choice| choice.reasoning_tokens).sum();
+    let prompt = choices.clone().map(|choice| choice.usage.prompt_tokens).max().unwrap_or(0);
+    let cached = choices.map(|choice| choice.usage.cached_tokens).min().unwrap_or(0);
+    let mut details = by_kind(received);
+    details["cached_tokens"] = json!(cached);
     json!({
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
+        "prompt_tokens_details": details,
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     })
+}
+
+/// Tokens that stand for media of each kind.
+pub fn by_kind(received: &[Received]) -> Value {
+    let tokens = |kind: MediaKind| -> usize { received.iter().filter(|item| item.kind == kind).map(|item| item.tokens).sum() };
+    json!({
+        "image_tokens": tokens(MediaKind::Image),
+        "audio_tokens": tokens(MediaKind::Audio),
+        "video_tokens": tokens(MediaKind::Video),
+    })
+}
+
+/// What became of each media item.
+pub fn media(received: &[Received]) -> Value {
+    let millis = |time: std::time::Duration| time.as_micros() as f64 / 1e3;
+    let item = |item: &Received| {
+        let spent = &item.spent;
+        json!({
+            "param": item.param,
+            "type": item.kind.name(),
+            "bytes": item.bytes,
+            "tokens": item.tokens,
+            "cached": spent.remembered > 0,
+            "frames": (item.kind == MediaKind::Video && spent.remembered == 0).then_some(spent.pictures),
+            "seconds": (item.kind == MediaKind::Audio && spent.remembered == 0).then_some(spent.sound.as_secs_f64()),
+            "decode_ms": millis(spent.decode),
+            "process_ms": millis(spent.process),
+        })
+    };
+    received.iter().map(item).collect()
 }

@@ -2,35 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
-use std::sync::Arc;
+mod common;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mistralrs::{FileAccess, Hub, LoadOptions, Model, ModelSource};
-use mistralrs_server::router;
+use common::{CHAT, data_url, load, options, picture, request, send};
+use mistralrs::{FileAccess, LoadOptions, ModelSource};
+use mistralrs_server::{Server, Settings};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 async fn server(files: FileAccess) -> Router {
     server_of(ModelSource::Demo, files).await
 }
 
 async fn server_of(model: ModelSource, files: FileAccess) -> Router {
-    let hub = Hub { cache: "/nonexistent".into(), endpoint: None, token: None, offline: true };
-    let options = LoadOptions { files, ..LoadOptions::new(model, hub) };
-    router(Model::load(options, Arc::new(|_| ())).await.unwrap())
-}
-
-fn picture(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/demo").join(name).canonicalize().unwrap().display().to_string()
-}
-
-fn data_url(name: &str) -> String {
-    format!("data:image/png;base64,{}", STANDARD.encode(std::fs::read(picture(name)).unwrap()))
+    Server::new(load(LoadOptions { files, ..options(model) }).await, Settings::default()).router()
 }
 
 fn ask(url: &str, question: &str) -> Value {
@@ -38,15 +27,8 @@ fn ask(url: &str, question: &str) -> Value {
     json!({"model": "default", "messages": [{"role": "user", "content": content}]})
 }
 
-async fn send(server: &Router, request: Request<Body>) -> (StatusCode, String) {
-    let response = server.clone().oneshot(request).await.unwrap();
-    let status = response.status();
-    (status, String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap())
-}
-
 async fn post(server: &Router, body: String) -> (StatusCode, String) {
-    let request = Request::post("/v1/chat/completions").header("content-type", "application/json");
-    send(server, request.body(Body::from(body)).unwrap()).await
+    send(server, request(CHAT, body)).await
 }
 
 /// The answer to a chat request that is in order.
@@ -297,9 +279,9 @@ async fn what_is_wrong_is_said_with_its_place() {
     let part = |part: Value| json!({"messages": [{"role": "user", "content": [part]}]});
     let bytes = |bytes: &[u8]| format!("data:image/png;base64,{}", STANDARD.encode(bytes));
     let cases: Vec<(Value, u16, Value, &str)> = vec![
-        (json!({}), 400, json!(null), "messages"),
+        (json!({}), 400, json!("messages"), "messages"),
         (json!({"messages": []}), 400, json!("messages"), "must not be empty"),
-        (json!({"messages": [{"content": "a"}]}), 400, json!("messages[0]"), "role"),
+        (json!({"messages": [{"content": "a"}]}), 400, json!("messages[0].role"), "role"),
         (json!({"messages": [{"role": "user", "content": 3}]}), 400, json!("messages[0].content"), "a text or a list"),
         (part(json!({"type": "picture"})), 400, json!("messages[0].content[0].type"), "must be text"),
         (part(json!({"type": "text"})), 400, json!("messages[0].content[0].text"), "missing"),
@@ -495,7 +477,13 @@ async fn every_answer_is_json_but_health_and_metrics() {
     chat(&server, ask(&data_url("red_circle.png"), "What is in this picture?")).await;
     let (status, metrics) = send(&server, request(Method::GET, "/metrics", "", "")).await;
     assert_eq!(status, StatusCode::OK);
-    for line in ["mistralrs_encoder_cache_misses_total 1", "mistralrs_tokens_processed_total{type=\"prompt\"} 52"] {
+    for line in [
+        "mistralrs_encoder_cache_misses_total 1",
+        "mistralrs_media_items_total{type=\"image\"} 1",
+        "mistralrs_time_to_first_token_seconds_count 1",
+        "mistralrs_http_requests_total{status=\"4xx\"} 6",
+        "mistralrs_tokens_processed_total{type=\"prompt\"} 52",
+    ] {
         assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
     }
     let (_, models) = send(&server, request(Method::GET, "/v1/models", "", "")).await;

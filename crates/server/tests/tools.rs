@@ -2,27 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::Arc;
+mod common;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::http::Request;
-use mistralrs::{Dialect, Hub, LoadOptions, Model, ModelSource};
-use mistralrs_server::router;
+use common::{CHAT, load, options, request, send};
+use mistralrs::{Dialect, LoadOptions, ModelSource};
+use mistralrs_server::{Server, Settings};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 async fn server(dialect: Dialect) -> Router {
-    let hub = Hub { cache: "/nonexistent".into(), endpoint: None, token: None, offline: true };
-    let options = LoadOptions { dialect: Some(dialect), ..LoadOptions::new(ModelSource::Demo, hub) };
-    router(Model::load(options, Arc::new(|_| ())).await.unwrap())
+    let model = load(LoadOptions { dialect: Some(dialect), ..options(ModelSource::Demo) }).await;
+    Server::new(model, Settings::default()).router()
 }
 
 async fn post(server: &Router, body: &Value) -> (u16, String) {
-    let request = Request::post("/v1/chat/completions").header("content-type", "application/json");
-    let response = server.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
-    let status = response.status().as_u16();
-    (status, String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap())
+    let (status, text) = send(server, request(CHAT, body.to_string())).await;
+    (status.as_u16(), text)
 }
 
 async fn choice(server: &Router, body: &Value) -> Value {

@@ -4,23 +4,25 @@ pub struct StopMatcher {
     stops: Vec<String>,
     /// Text that may yet turn out to begin a stop string.
     held: String,
-    stopped: bool,
+    found: Option<usize>,
 }
 
 impl StopMatcher {
     /// Stops at any of `stops`; empty ones are ignored.
     pub fn new(stops: &[String]) -> Self {
-        Self { stops: stops.iter().filter(|s| !s.is_empty()).cloned().collect(), ..Self::default() }
+        Self { stops: stops.to_vec(), ..Self::default() }
     }
 
     /// The part of `text` that can be said now.
     pub fn push(&mut self, text: &str) -> String {
-        if self.stopped {
+        if self.found.is_some() {
             return String::new();
         }
         self.held.push_str(text);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
-            self.stopped = true;
+        let found = self.stops.iter().enumerate().filter(|(_, stop)| !stop.is_empty());
+        let found = found.filter_map(|(which, stop)| Some((self.held.find(stop.as_str())?, which)));
+        if let Some((at, which)) = found.min() {
+            self.found = Some(which);
             self.held.truncate(at);
             return std::mem::take(&mut self.held);
         }
@@ -34,9 +36,9 @@ impl StopMatcher {
         std::mem::take(&mut self.held)
     }
 
-    /// Whether a stop string was found.
-    pub fn stopped(&self) -> bool {
-        self.stopped
+    /// Which of the stop strings was found.
+    pub fn found(&self) -> Option<usize> {
+        self.found
     }
 }
 
@@ -66,7 +68,7 @@ mod tests {
                 let chars: Vec<char> = text.chars().collect();
                 let mut said: String = chars.chunks(size).map(|part| matcher.push(&part.iter().collect::<String>())).collect();
                 said += &matcher.finish();
-                assert_eq!((said.as_str(), matcher.stopped()), (expected, stopped), "{stops:?} {text:?} by {size}");
+                assert_eq!((said.as_str(), matcher.found().is_some()), (expected, stopped), "{stops:?} {text:?} by {size}");
             }
         }
     }

@@ -48,6 +48,8 @@ pub const OWN_LINE: &str = "{line}";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     /// A string, or a list of parts.
+    Either,
+    /// A list of parts: it would leave out a string without a word.
     Parts,
     /// A string.
     Words,
@@ -88,11 +90,12 @@ impl ChatTemplate {
         compile(TOOL_USE, tool_use)?;
         compile(CHAT, file.source)?;
         let (tokens, source) = (file.tokens, file.name);
-        let template = Self { environment, tokens, source, dialect, thinking, takes_tools, takes: Takes::Parts };
+        let template = Self { environment, tokens, source, dialect, thinking, takes_tools, takes: Takes::Either };
         Ok(Self { takes: template.probe(), ..template })
     }
 
-    /// Finds out what the template takes: one that takes words alone writes a list as it is, or nothing of it, or fails.
+    /// Finds out what the template takes: one that takes words alone writes a list as it is, or nothing of it, or fails; one that takes
+    /// parts alone finds none in words.
     fn probe(&self) -> Takes {
         const WORD: &str = "probe";
         let written = |content: Value| {
@@ -101,7 +104,11 @@ impl ChatTemplate {
         };
         let parts = written(json!([{"type": "text", "text": WORD}]));
         let listed = ['"', '\''].iter().any(|quote| parts.contains(&format!("{quote}{WORD}{quote}")));
-        if written(WORD.into()).contains(WORD) && (listed || !parts.contains(WORD)) { Takes::Words } else { Takes::Parts }
+        match (written(WORD.into()).contains(WORD), parts.contains(WORD) && !listed) {
+            (true, false) => Takes::Words,
+            (false, true) => Takes::Parts,
+            _ => Takes::Either,
+        }
     }
 
     /// How it writes calls of functions.
@@ -140,8 +147,10 @@ impl ChatTemplate {
             .collect();
         variables.extend(self.tokens.clone());
         let mut messages: Vec<Value> = chat.messages.iter().map(|m| protect(m, guard)).collect();
-        if self.takes == Takes::Words {
-            join_parts(&mut messages, &chat.media);
+        match self.takes {
+            Takes::Words => join_parts(&mut messages, &chat.media),
+            Takes::Parts => wrap_words(&mut messages),
+            Takes::Either => {}
         }
         variables.insert("messages".into(), messages.into());
         variables.insert("add_generation_prompt".into(), true.into());
@@ -169,6 +178,13 @@ fn protect(value: &Value, guard: &Guard) -> Value {
         Value::Array(items) => items.iter().map(|item| protect(item, guard)).collect(),
         Value::Object(fields) => fields.iter().map(|(name, item)| (guard.protect(name), protect(item, guard))).collect(),
         other => other.clone(),
+    }
+}
+
+/// Makes a part of every text.
+fn wrap_words(messages: &mut [Value]) {
+    for content in messages.iter_mut().filter_map(|message| message.get_mut("content")).filter(|content| content.is_string()) {
+        *content = json!([{"type": "text", "text": content}]);
     }
 }
 
@@ -309,6 +325,26 @@ mod tests {
             let template = ChatTemplate::new(file).unwrap_or_else(|e| panic!("{e}"));
             let prompt = template.render(&chat, &Guard::new(["<s>".to_string()])).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(prompt.replace(BREAK, "·"), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn words_are_parts_for_templates_that_take_parts() {
+        let of_parts = "{% for m in messages %}{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }};{% endif %}{% endfor %}{% endfor %}";
+        let either = format!(
+            "{{% if messages[0].content is string %}}words{{% else %}}{of_parts}{{% endif %}}{{{{ messages[0].content }}}}"
+        );
+        let cases = [
+            (of_parts, json!([{"role": "user", "content": "a b"}]), "a b;"),
+            (
+                of_parts,
+                json!([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]),
+                "a;b;",
+            ),
+            (either.as_str(), json!([{"role": "user", "content": "a b"}]), "wordsa b"),
+        ];
+        for (source, messages, expected) in cases {
+            assert_eq!(render(source, messages).unwrap_or_else(|e| panic!("{source}: {e}")), expected, "{source}");
         }
     }
 

@@ -1,0 +1,107 @@
+//! Answers on their way, for every API: whole, or as server-sent events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, BoxStream, SelectAll, Stream, StreamExt, select_all};
+use mistralrs::{Answer, AnswerStream, Delta, Error, Piece, Summary};
+use serde_json::Value;
+
+use crate::app::App;
+use crate::error::Failure;
+
+/// How an API says answers in events.
+pub trait Wire: Send + 'static {
+    /// Before anything is said.
+    fn opening(&mut self, answers: &[AnswerStream]) -> Vec<Event>;
+    /// More of the choice with this index.
+    fn delta(&mut self, choice: usize, delta: &Delta) -> Vec<Event>;
+    /// The end of a choice.
+    fn done(&mut self, choice: usize, summary: &Summary) -> Vec<Event>;
+    /// Nothing follows what failed.
+    fn failed(&mut self, failure: &Failure) -> Vec<Event>;
+}
+
+/// An event that consists of its data.
+pub fn event(value: &Value) -> Event {
+    Event::default().data(value.to_string())
+}
+
+/// An event that is named by the `type` of its data.
+pub fn named(value: &Value) -> Event {
+    event(value).event(value["type"].as_str().unwrap_or("message"))
+}
+
+impl App {
+    /// The answers when they are complete.
+    pub async fn whole(&self, answers: Vec<AnswerStream>) -> Result<Vec<Answer>, Failure> {
+        let all = async { Ok(try_join_all(answers.into_iter().map(AnswerStream::whole)).await?) };
+        let all = self.unless_ended(all).await?;
+        all.iter().for_each(|answer| self.recorder.answered(&answer.summary));
+        if let Some(answer) = all.first() {
+            self.recorder.received(&answer.received);
+        }
+        Ok(all)
+    }
+
+    /// The answers as they come. Dropping the response (the client went away) ends the generation.
+    pub fn streamed(&self, answers: Vec<AnswerStream>, mut wire: impl Wire) -> Response {
+        if let Some(answer) = answers.first() {
+            self.recorder.received(answer.received());
+        }
+        let ready = wire.opening(&answers).into();
+        let pieces = select_all(answers.into_iter().enumerate().map(|(i, answer)| pieces(i, answer).boxed()));
+        let events = Events { pieces, ready, wire, app: self.clone() };
+        let events =
+            stream::unfold(
+                events,
+                |mut events| async move { events.next().await.map(|event| (Ok::<_, Infallible>(event), events)) },
+            );
+        Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+    }
+}
+
+struct Events<W> {
+    /// Pieces of all choices, in the order in which they come.
+    pieces: SelectAll<BoxStream<'static, (usize, Result<Piece, Error>)>>,
+    /// What has yet to be sent.
+    ready: VecDeque<Event>,
+    wire: W,
+    app: App,
+}
+
+/// One choice's pieces to its end.
+fn pieces(index: usize, answer: AnswerStream) -> impl Stream<Item = (usize, Result<Piece, Error>)> {
+    stream::unfold(Some(answer), move |answer| async move {
+        let mut answer = answer?;
+        let piece = answer.next().await;
+        let rest = matches!(piece, Ok(Piece::Delta(_))).then_some(answer);
+        Some(((index, piece), rest))
+    })
+}
+
+impl<W: Wire> Events<W> {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            let (pieces, app) = (&mut self.pieces, &self.app);
+            let next = app.unless_ended(async { pieces.next().await.map(|(i, piece)| Ok((i, piece?))).transpose() }).await;
+            match next.transpose()? {
+                Ok((choice, Piece::Delta(delta))) => self.ready.extend(self.wire.delta(choice, &delta)),
+                Ok((choice, Piece::Done(summary))) => {
+                    self.app.recorder.answered(&summary);
+                    self.ready.extend(self.wire.done(choice, &summary));
+                }
+                Err(failure) => {
+                    self.pieces.clear();
+                    self.ready.extend(self.wire.failed(&failure));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Deltas → output items, and the events that tell of them. A whole answer is one delta whose events nobody hears.
+
+use std::sync::Arc;
+
+use axum::response::sse::Event;
+use mistralrs::{Answer, CallDelta, Delta, Finish, Received, Summary};
+use serde_json::{Value, json};
+
+use crate::answers::named;
+use crate::error::Failure;
+use crate::response::{by_kind, now};
+
+/// What an item is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Reasoning,
+    Message,
+    Call(usize),
+}
+
+/// A response on its way.
+pub struct Output {
+    body: Value,
+    /// The last one may still be open.
+    items: Vec<Value>,
+    open: Option<Kind>,
+    /// What the open item has said.
+    text: String,
+    /// The next event's.
+    sequence_number: usize,
+    /// What became of the prompt's media.
+    pub received: Arc<[Received]>,
+}
+
+/// An answer as one delta.
+pub fn at_once(answer: &Answer) -> Delta {
+    let call = |(index, call): (usize, &mistralrs::Call)| CallDelta {
+        index,
+        begins: Some(call.clone()),
+        arguments: call.arguments.clone(),
+    };
+    let calls = answer.calls.iter().enumerate().map(call).collect();
+    Delta { text: answer.text.clone(), reasoning: answer.reasoning.clone(), calls, token: None }
+}
+
+fn new_id(kind: &str) -> String {
+    format!("{kind}_{:032x}", fastrand::u128(..))
+}
+
+impl Output {
+    /// `echo` is what it repeats of the request.
+    pub fn new(model: &str, echo: Value) -> Self {
+        let mut body = json!({
+            "id": new_id("resp"), "object": "response", "created_at": now(), "status": "in_progress", "model": model,
+            "error": null, "incomplete_details": null, "output": [], "usage": null,
+        });
+        if let (Some(body), Value::Object(echo)) = (body.as_object_mut(), echo) {
+            body.extend(echo);
+        }
+        Self { body, items: Vec::new(), open: None, text: String::new(), sequence_number: 0, received: Arc::default() }
+    }
+
+    pub fn id(&self) -> &str {
+        self.body["id"].as_str().unwrap_or_default()
+    }
+
+    pub fn body(&self) -> Value {
+        self.body.clone()
+    }
+
+    /// The items of a response that is complete.
+    pub fn items(&self) -> &Value {
+        &self.body["output"]
+    }
+
+    pub fn opening(&mut self) -> Vec<Event> {
+        let body = self.body.clone();
+        ["response.created", "response.in_progress"].map(|kind| self.event(json!({"type": kind, "response": body}))).into()
+    }
+
+    pub fn delta(&mut self, delta: &Delta) -> Vec<Event> {
+        let mut events = Vec::new();
+        if !delta.reasoning.is_empty() {
+            let item = || json!({"id": new_id("rs"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress"});
+            self.go_to(Kind::Reasoning, item, &mut events);
+            self.more("response.reasoning_text.delta", &delta.reasoning, &mut events);
+        }
+        if !delta.text.is_empty() {
+            let item =
+                || json!({"id": new_id("msg"), "type": "message", "role": "assistant", "content": [], "status": "in_progress"});
+            self.go_to(Kind::Message, item, &mut events);
+            self.more("response.output_text.delta", &delta.text, &mut events);
+        }
+        for call in &delta.calls {
+            if let Some(begun) = &call.begins {
+                let (id, call_id, name) = (new_id("fc"), &begun.id, &begun.name);
+                let item = || {
+                    json!({
+                        "id": id, "type": "function_call", "call_id": call_id, "name": name, "arguments": "",
+                        "status": "in_progress",
+                    })
+                };
+                self.go_to(Kind::Call(call.index), item, &mut events);
+            }
+            if !call.arguments.is_empty() {
+                self.more("response.function_call_arguments.delta", &call.arguments, &mut events);
+            }
+        }
+        events
+    }
+
+    pub fn done(&mut self, summary: &Summary) -> Vec<Event> {
+        let cut = summary.finish == Finish::Length;
+        let mut events = Vec::new();
+        self.close(if cut { "incomplete" } else { "completed" }, &mut events);
+        let usage = &summary.usage;
+        let mut details = by_kind(&self.received);
+        details["cached_tokens"] = json!(usage.cached_tokens);
+        self.body["usage"] = json!({
+            "input_tokens": usage.prompt_tokens,
+            "input_tokens_details": details,
+            "output_tokens": usage.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": summary.reasoning_tokens},
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        });
+        if cut {
+            self.body["incomplete_details"] = json!({"reason": "max_output_tokens"});
+        }
+        events.push(self.last(if cut { "incomplete" } else { "completed" }));
+        events
+    }
+
+    pub fn failed(&mut self, failure: &Failure) -> Vec<Event> {
+        let error = &failure.body()["error"];
+        self.body["error"] = json!({"code": "server_error", "message": error["message"]});
+        vec![self.last("failed")]
+    }
+
+    fn last(&mut self, status: &str) -> Event {
+        self.body["status"] = json!(status);
+        self.body["output"] = json!(self.items);
+        let body = self.body.clone();
+        self.event(json!({"type": format!("response.{status}"), "response": body}))
+    }
+
+    fn event(&mut self, mut event: Value) -> Event {
+        event["sequence_number"] = json!(self.sequence_number);
+        self.sequence_number += 1;
+        named(&event)
+    }
+
+    /// An event about the open item.
+    fn of_item(&mut self, mut event: Value) -> Event {
+        event["output_index"] = json!(self.items.len().saturating_sub(1));
+        event["item_id"] = self.items.last().map_or(Value::Null, |item| item["id"].clone());
+        if matches!(self.open, Some(Kind::Message | Kind::Reasoning)) {
+            event["content_index"] = json!(0);
+        }
+        self.event(event)
+    }
+
+    /// Ends the item that is open, unless it is this one; begins this one.
+    fn go_to(&mut self, kind: Kind, item: impl FnOnce() -> Value, events: &mut Vec<Event>) {
+        if self.open == Some(kind) {
+            return;
+        }
+        self.close("completed", events);
+        let item = item();
+        self.items.push(item.clone());
+        self.open = Some(kind);
+        let index = self.items.len() - 1;
+        events.push(self.event(json!({"type": "response.output_item.added", "output_index": index, "item": item})));
+        if let Some(part) = self.part() {
+            events.push(self.of_item(json!({"type": "response.content_part.added", "part": part})));
+        }
+    }
+
+    fn more(&mut self, kind: &str, text: &str, events: &mut Vec<Event>) {
+        self.text += text;
+        let mut event = json!({"type": kind, "delta": text});
+        if self.open == Some(Kind::Message) {
+            event["logprobs"] = json!([]);
+        }
+        events.push(self.of_item(event));
+    }
+
+    /// The open item's content, as far as it has come.
+    fn part(&self) -> Option<Value> {
+        match self.open? {
+            Kind::Message => Some(json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": []})),
+            Kind::Reasoning => Some(json!({"type": "reasoning_text", "text": self.text})),
+            Kind::Call(_) => None,
+        }
+    }
+
+    fn close(&mut self, status: &str, events: &mut Vec<Event>) {
+        let Some(open) = self.open else { return };
+        let part = self.part();
+        let text = std::mem::take(&mut self.text);
+        events.push(match open {
+            Kind::Message => self.of_item(json!({"type": "response.output_text.done", "text": text, "logprobs": []})),
+            Kind::Reasoning => self.of_item(json!({"type": "response.reasoning_text.done", "text": text})),
+            Kind::Call(_) => {
+                let name = self.items.last().map_or(Value::Null, |item| item["name"].clone());
+                self.of_item(json!({"type": "response.function_call_arguments.done", "name": name, "arguments": text}))
+            }
+        });
+        if let Some(part) = &part {
+            events.push(self.of_item(json!({"type": "response.content_part.done", "part": part})));
+        }
+        self.open = None;
+        let index = self.items.len().saturating_sub(1);
+        let Some(item) = self.items.last_mut() else { return };
+        item["status"] = json!(status);
+        match part {
+            Some(part) => item["content"] = json!([part]),
+            None => item["arguments"] = json!(text),
+        }
+        let item = item.clone();
+        events.push(self.event(json!({"type": "response.output_item.done", "output_index": index, "item": item})));
+    }
+}

@@ -1,0 +1,51 @@
+//! A prompt without an answer: what a request would take.
+
+use std::sync::Arc;
+
+use crate::chat::{ChatRequest, RawPrompt};
+use crate::load::Model;
+use crate::media::Received;
+use crate::prepare::prepare;
+use crate::{Error, Fault};
+
+/// What a model would read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preview {
+    /// Ids of the prompt, those that stand for media included.
+    pub token_ids: Vec<u32>,
+    /// Its media, in their order.
+    pub media: Arc<[Received]>,
+}
+
+impl Model {
+    /// Prepares a request, media and all, and generates nothing.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request.
+    pub async fn preview(&self, request: &ChatRequest) -> Result<Preview, Error> {
+        let prepared = prepare(&self.inner, request).await?;
+        Ok(Preview { token_ids: prepared.prompt.tokens, media: prepared.received })
+    }
+
+    /// Token ids of a text.
+    ///
+    /// # Errors
+    /// It cannot be tokenized.
+    pub async fn tokenize(&self, text: String) -> Result<Vec<u32>, Error> {
+        let request = ChatRequest { prompt: Some(RawPrompt::Text(text)), ..ChatRequest::default() };
+        Ok(self.preview(&request).await?.token_ids)
+    }
+
+    /// The text of token ids, control tokens included.
+    ///
+    /// # Errors
+    /// One of them is none of this model's.
+    pub fn detokenize(&self, ids: &[u32]) -> Result<String, Error> {
+        let invalid = |reason: String| Error::request("tokens", Fault::Invalid, reason);
+        let tokenizer = &self.inner.tokenizer;
+        if let Some(id) = ids.iter().find(|id| tokenizer.token(**id).is_none()) {
+            return Err(invalid(format!("there is no token with the id {id}")));
+        }
+        tokenizer.decode(ids, true).map_err(|e| invalid(e.to_string()))
+    }
+}
