@@ -47,6 +47,13 @@ impl Image {
         Self { width, height, rgb }
     }
 
+    /// The tiles of `width` by `height` pixels that the picture is, row by row; what is left over at the right and below belongs to none.
+    pub fn tiles(&self, width: usize, height: usize) -> impl Iterator<Item = Self> {
+        let (rows, columns) = (self.height / height.max(1), self.width / width.max(1));
+        let corners = (0..rows).flat_map(move |row| (0..columns).map(move |column| (column * width, row * height)));
+        corners.map(move |(left, top)| self.crop(left, top, width, height))
+    }
+
     /// Lines become columns, and columns lines.
     pub fn transposed(&self) -> Self {
         let pixel = |x: usize, y: usize| &self.rgb[(y * self.width + x) * 3..][..3];
@@ -98,6 +105,15 @@ mod tests {
         }
         let extended: Vec<u8> = image.extend(3, 3, [0; 3]).rgb().iter().step_by(3).copied().collect();
         assert_eq!(extended, [1, 0, 0, 2, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn whole_tiles_are_cut_row_by_row() {
+        let image = Image { width: 5, height: 4, rgb: (0..60).collect() };
+        let firsts: Vec<u8> = image.tiles(2, 2).map(|tile| tile.rgb()[0]).collect();
+        assert_eq!(firsts, [0, 6, 30, 36]);
+        assert!(image.tiles(2, 2).all(|tile| (tile.width(), tile.height()) == (2, 2)));
+        assert_eq!((image.tiles(6, 1).count(), image.tiles(5, 4).count()), (0, 1));
     }
 
     #[test]

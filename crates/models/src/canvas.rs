@@ -39,9 +39,7 @@ impl Canvas {
     pub fn cut(self, image: &Image, tile: usize, filter: Filter) -> Vec<Image> {
         let (down, across) = (self.rows * tile, self.columns * tile);
         let (width, height) = fitted(image, image.width().clamp(tile, across), image.height().clamp(tile, down));
-        let whole = image.resize(width, height, filter).extend(across, down, [0; 3]);
-        let corners = (0..self.rows).flat_map(|row| (0..self.columns).map(move |column| (row, column)));
-        corners.map(|(row, column)| whole.crop(column * tile, row * tile, tile, tile)).collect()
+        image.resize(width, height, filter).extend(across, down, [0; 3]).tiles(tile, tile).collect()
     }
 }
 

@@ -107,9 +107,7 @@ impl Idefics3 {
         if rows * columns == 1 {
             return Tiles { views: vec![image], rows: 0, columns: 0 };
         }
-        let corners = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-        let mut views: Vec<Image> =
-            corners.map(|(row, column)| image.crop(column * self.tile, row * self.tile, self.tile, self.tile)).collect();
+        let mut views: Vec<Image> = image.tiles(self.tile, self.tile).collect();
         views.push(self.square(&image));
         Tiles { views, rows, columns }
     }

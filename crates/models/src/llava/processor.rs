@@ -111,8 +111,7 @@ impl Llava {
         let (tall, wide) = grid.fitted(height, width);
         let enlarged = image.resize(wide, tall, self.pixels.filter).pad(grid.width, grid.height, [0; 3]);
         let mut views = vec![image.resize(self.side, self.side, self.pixels.filter)];
-        let corners = (0..grid.rows).flat_map(|row| (0..grid.columns).map(move |column| (row, column)));
-        views.extend(corners.map(|(row, column)| enlarged.crop(column * self.side, row * self.side, self.side, self.side)));
+        views.extend(enlarged.tiles(self.side, self.side));
         Ok((self.rows_per_view + grid.rows_made(), views))
     }
 }

@@ -33,8 +33,7 @@ impl Slicing {
             let share = |length: usize, parts: usize| near(length as f64, parts) as f64 / parts as f64;
             let (width, height) = self.fit(share(width, columns), share(height, rows), true);
             let large = image.resize(width * columns, height * rows, filter);
-            let corners = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-            views.extend(corners.map(|(row, column)| large.crop(column * width, row * height, width, height)));
+            views.extend(large.tiles(width, height));
         }
         (views, grid)
     }
