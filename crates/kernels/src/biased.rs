@@ -46,13 +46,7 @@ struct Head<'a> {
 /// # Panics
 /// Lengths do not fit.
 pub fn attention_biased(cpu: &Cpu, x: Biased<'_>, y: &mut [f32]) {
-    let width = x.q.heads * x.q.head_dim;
-    assert!(width > 0 && y.len().is_multiple_of(width), "{} numbers in rows of {width}", y.len());
-    let rows = y.len() / width;
-    for part in [x.q, x.k, x.v] {
-        assert_eq!((part.heads, part.head_dim), (x.q.heads, x.q.head_dim), "heads of one kind");
-        part.check(rows);
-    }
+    let (width, rows) = HeadRows::of_one_kind([x.q, x.k, x.v], y);
     let biases = x.bias.len() / x.q.heads;
     assert!(biases > 0 && biases.is_multiple_of(2) && biases * x.q.heads == x.bias.len(), "{} biases", x.bias.len());
     if rows == 0 {

@@ -24,13 +24,7 @@ pub struct Nearby<'a> {
 /// y [rows, heads * head_dim]: for each row the values of the latest rows, itself included, as many as there are distances,
 /// weighed by softmax(q · (k + distance)).
 pub fn attention_nearby(cpu: &Cpu, x: Nearby<'_>, y: &mut [f32]) {
-    let width = x.q.heads * x.q.head_dim;
-    assert!(width > 0 && y.len().is_multiple_of(width), "{} numbers in rows of {width}", y.len());
-    let rows = y.len() / width;
-    for part in [x.q, x.k, x.v] {
-        assert_eq!((part.heads, part.head_dim), (x.q.heads, x.q.head_dim), "heads of one kind");
-        part.check(rows);
-    }
+    let (width, _) = HeadRows::of_one_kind([x.q, x.k, x.v], y);
     let seen = x.distances.len() / width;
     assert!(seen > 0 && seen * width == x.distances.len(), "{} numbers of distances", x.distances.len());
     share::rows(cpu, y, width, seen * (3 * width + x.q.heads * share::EXP), |first, y| {

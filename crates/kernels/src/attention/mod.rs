@@ -61,6 +61,19 @@ impl<'a> HeadRows<'a> {
         &self.data[row * self.stride..][..self.heads * self.head_dim]
     }
 
+    /// Width and number of the rows of a result that queries, keys and values of the same rows make. Asserts that they have heads of one
+    /// kind, and as many rows as the result.
+    pub(crate) fn of_one_kind([q, k, v]: [Self; 3], y: &[f32]) -> (usize, usize) {
+        let width = q.heads * q.head_dim;
+        assert!(width > 0 && y.len().is_multiple_of(width), "{} numbers in rows of {width}", y.len());
+        let rows = y.len() / width;
+        for part in [q, k, v] {
+            assert_eq!((part.heads, part.head_dim), (q.heads, q.head_dim), "heads of one kind");
+            part.check(rows);
+        }
+        (width, rows)
+    }
+
     /// Asserts that there are so many rows.
     pub(crate) fn check(&self, rows: usize) {
         let needed = if rows == 0 { 0 } else { (rows - 1) * self.stride + self.heads * self.head_dim };
