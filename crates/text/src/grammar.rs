@@ -7,6 +7,7 @@ use llguidance::toktrie::{TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory, token_bytes_from_tokenizer_json};
 use serde_json::{Value, json};
 
+use crate::calls::choice;
 use crate::{AnswerGrammar, TextError, Tokenizer};
 
 /// Bytes that a grammar may have.
@@ -79,10 +80,8 @@ impl Grammars {
             Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
             Grammar::Llguidance(json) => TopLevelGrammar::from_lark_or_grammar_list(json).map_err(refused)?,
-            Grammar::Choice(texts) if texts.is_empty() => return Err(TextError::Grammar("there is no choice".into())),
             Grammar::Choice(texts) => {
-                let texts: Vec<String> = texts.iter().map(|text| Value::from(text.as_str()).to_string()).collect();
-                TopLevelGrammar::from_grammar(GrammarWithLexer::from_lark(format!("start: {}", texts.join(" | "))))
+                TopLevelGrammar::from_grammar(GrammarWithLexer::from_lark(format!("start: {}", choice(texts)?)))
             }
         };
         self.follow(grammar)

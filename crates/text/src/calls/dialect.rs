@@ -58,13 +58,17 @@ const THINKING: [Thinking; 3] = [
 impl Thinking {
     /// That of a chat template, by the marks that it names.
     pub fn of_template(template: &str) -> Option<Self> {
-        THINKING.into_iter().find(|thinking| template.contains(thinking.open.trim_end_matches("thought\n")))
+        THINKING.into_iter().find(|thinking| template.contains(thinking.open_parts().0))
     }
 
     /// Marks that are tokens of their own in some tokenizers: they must be heard.
     pub fn marks(self) -> impl Iterator<Item = &'static str> {
-        let token = |mark: &'static str| &mark[..mark.find('>').map_or(mark.len(), |at| at + 1)];
-        [token(self.open), self.close].into_iter()
+        [self.open_parts().0, self.close].into_iter()
+    }
+
+    /// What opens thoughts: a mark, and the word behind it, if there is one.
+    pub(super) fn open_parts(self) -> (&'static str, &'static str) {
+        self.open.split_at(self.open.find('>').map_or(self.open.len(), |at| at + 1))
     }
 
     /// Where thoughts stand in the answer to a prompt.

@@ -93,8 +93,7 @@ impl Writer<'_> {
         if thoughts == Thoughts::Begun {
             return rest;
         }
-        // The mark may be a token with a word behind it.
-        let (mark, word) = thinking.open.split_at(thinking.open.find('>').map_or(thinking.open.len(), |at| at + 1));
+        let (mark, word) = thinking.open_parts();
         let word = if word.is_empty() { String::new() } else { literal(word) };
         format!("({} {word} {rest})?", self.mark(mark))
     }
@@ -106,8 +105,7 @@ impl Writer<'_> {
             Some(Grammar::JsonObject) => format!("%json {}", tidy(serde_json::json!({"type": "object"}))),
             Some(Grammar::JsonSchema(schema)) => format!("%json {}", tidy(schema.clone())),
             Some(Grammar::Regex(regex)) => format!("/{}/", regex.replace('/', "\\/")),
-            Some(Grammar::Choice(texts)) if texts.is_empty() => return Err(TextError::Grammar("there is no choice".into())),
-            Some(Grammar::Choice(texts)) => either(texts.iter().map(|text| literal(text))),
+            Some(Grammar::Choice(texts)) => choice(texts)?,
             Some(Grammar::Lark(_) | Grammar::Llguidance(_)) => {
                 return Err(TextError::Grammar("a grammar in this notation cannot be combined with tools".into()));
             }
@@ -265,6 +263,14 @@ fn regex_escaped(text: &str) -> String {
     // A backslash would make `<` and `>` ends of words.
     let escaped = |c: char| if "\\/.+*?()|[]{}^$&~".contains(c) { format!("\\{c}") } else { c.to_string() };
     text.chars().map(escaped).collect()
+}
+
+/// One of these texts.
+pub(crate) fn choice(texts: &[String]) -> Result<String, TextError> {
+    if texts.is_empty() {
+        return Err(TextError::Grammar("there is no choice".into()));
+    }
+    Ok(either(texts.iter().map(|text| literal(text))))
 }
 
 /// Exactly this text.

@@ -137,33 +137,26 @@ impl JsonCall {
     }
 
     fn value(&mut self, c: char, sink: &mut Sink) -> Step {
-        let At::Value(key, value, scan) = &mut self.at else { return Step::Broken };
-        let (key, end) = (*key, scan.push(c));
+        let At::Value(key, mut value, mut scan) = std::mem::take(&mut self.at) else { return Step::Broken };
+        let end = scan.push(c);
         if matches!(end, End::Not | End::With) && scan.begun {
             value.push(c);
         }
-        let value = std::mem::take(value);
         match end {
-            End::Never => Step::Broken,
+            End::Never => return Step::Broken,
             End::Not if key == Key::Arguments && self.named && value == "{" => {
                 sink.arguments("{");
                 self.early = Some(String::new());
-                let At::Value(_, _, scan) = std::mem::take(&mut self.at) else { return Step::Broken };
                 self.at = At::Arguments(scan);
-                Step::More
             }
-            End::Not => {
-                if let At::Value(_, kept, _) = &mut self.at {
-                    *kept = value;
-                }
-                Step::More
-            }
-            End::With => self.value_ended(key, value.trim(), sink),
+            End::Not => self.at = At::Value(key, value, scan),
+            End::With => return self.value_ended(key, value.trim(), sink),
             End::Before => match self.value_ended(key, value.trim(), sink) {
-                Step::More => self.behind(c, sink),
-                step => step,
+                Step::More => return self.behind(c, sink),
+                step => return step,
             },
         }
+        Step::More
     }
 
     fn behind(&mut self, c: char, sink: &mut Sink) -> Step {
@@ -232,22 +225,13 @@ pub(super) struct CallList {
 impl Reader for CallList {
     fn push(&mut self, c: char, sink: &mut Sink) -> Step {
         match &mut self.inner {
-            Some(call) => {
-                let step = call.push(c, sink);
-                if step == Step::Done {
-                    self.inner = None;
-                    return Step::More;
-                }
-                return step;
-            }
+            Some(call) => match call.push(c, sink) {
+                Step::Done => self.inner = None,
+                step => return step,
+            },
             None if c == ']' => return Step::Done,
             None if c == ',' || c.is_whitespace() => {}
-            None => {
-                let mut call = JsonCall::default();
-                let step = call.push(c, sink);
-                self.inner = Some(call);
-                return step;
-            }
+            None => return self.inner.insert(JsonCall::default()).push(c, sink),
         }
         Step::More
     }

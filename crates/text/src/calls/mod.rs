@@ -13,6 +13,7 @@ mod tag;
 mod tool;
 
 pub use dialect::{Dialect, Thinking, Thoughts};
+pub(crate) use grammar::choice;
 pub use grammar::{AnswerGrammar, Calls};
 pub use listener::{Listener, Said};
 pub use tool::Tool;

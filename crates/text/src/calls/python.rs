@@ -104,7 +104,7 @@ impl PythonCalls {
             }
             ')' | ']' | '}' if word.is_empty() => return self.close(c, sink),
             ',' | ')' | ']' | '}' if place == Place::Value => {
-                scalar(word.trim(), sink);
+                sink.python_scalar(word.trim());
                 return self.behind(c, sink);
             }
             ':' if place == Place::Key => {
@@ -204,16 +204,5 @@ impl Reader for PythonCalls {
             At::Behind => return self.behind(c, sink),
         }
         Step::More
-    }
-}
-
-/// A number or one of Python's constants; anything else was meant as text.
-fn scalar(word: &str, sink: &mut Sink) {
-    match word {
-        "True" => sink.arguments("true"),
-        "False" => sink.arguments("false"),
-        "None" => sink.arguments("null"),
-        word if serde_json::from_str::<serde::de::IgnoredAny>(word).is_ok() => sink.arguments(word),
-        word => sink.quoted(word),
     }
 }

@@ -79,7 +79,7 @@ impl QuotedCall {
             ']' if word.is_empty() => return self.close(c, sink),
             ',' | '}' | ']' if !word.starts_with('<') => {
                 let word = std::mem::take(word);
-                scalar(word.trim(), sink);
+                sink.scalar(word.trim());
                 return self.behind(c, sink);
             }
             c if word.len() < WORD_MAX => {
@@ -134,13 +134,5 @@ impl Reader for QuotedCall {
             }
             At::Behind => self.behind(c, sink),
         }
-    }
-}
-
-/// A number, `true`, `false` or `null`; anything else was meant as text.
-fn scalar(word: &str, sink: &mut Sink) {
-    match serde_json::from_str::<serde::de::IgnoredAny>(word) {
-        Ok(_) => sink.arguments(word),
-        Err(_) => sink.quoted(word),
     }
 }

@@ -71,6 +71,24 @@ impl Sink {
         self.arguments(&serde_json::Value::from(text).to_string());
     }
 
+    /// A value that is no text for certain: JSON where it can be read as such.
+    pub fn scalar(&mut self, word: &str) {
+        match serde_json::from_str::<serde::de::IgnoredAny>(word) {
+            Ok(_) => self.arguments(word),
+            Err(_) => self.quoted(word),
+        }
+    }
+
+    /// The same, where constants are Python's.
+    pub fn python_scalar(&mut self, word: &str) {
+        match word {
+            "True" => self.arguments("true"),
+            "False" => self.arguments("false"),
+            "None" => self.arguments("null"),
+            word => self.scalar(word),
+        }
+    }
+
     pub fn text(&mut self, text: &str) {
         match self.said.last_mut() {
             Some(Said::Text(last)) => last.push_str(text),

@@ -96,22 +96,11 @@ impl Reader for TagCall {
             Self::Value(held, inside) => {
                 held.push(c);
                 if let Some(value) = held.strip_suffix(VALUE_END) {
-                    sink.arguments(&as_json(value.trim()));
+                    sink.python_scalar(value.trim());
                     *self = Self::Tag(String::new(), std::mem::take(inside));
                 }
             }
         }
         Step::More
-    }
-}
-
-/// A value that is not known to be text: JSON where it can be read as such.
-fn as_json(value: &str) -> String {
-    match value {
-        "True" => "true".into(),
-        "False" => "false".into(),
-        "None" => "null".into(),
-        value if serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok() => value.into(),
-        value => serde_json::Value::from(value).to_string(),
     }
 }
