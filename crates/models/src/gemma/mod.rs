@@ -6,9 +6,11 @@
 //! than its window, and scores and logits are capped. Reference: transformers, models/gemma and models/gemma2.
 
 mod layers;
+mod sound;
 mod text;
 
 pub use layers::{LayerType, RopeParameters, check_cap, check_window, ropes, share_keys_and_values};
+pub use sound::emphasis;
 pub use text::{Line, decoder};
 
 use nn::{Files, Model, Weights};

@@ -1,7 +1,7 @@
 //! Sound → spectrograms, in windows as long as the rows that stand for one.
 
 use media::Audio;
-use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrum, Window};
+use media::mel::{Edges, Log, Mel, MelConfig, MelScale, Spectrum, Window};
 use nn::{Array, Files, MediaInput, MediaKind};
 use serde::Deserialize;
 use serde_json::json;
@@ -10,6 +10,7 @@ use text::Piece;
 use super::config::Config;
 use super::model::SOUND;
 use crate::config::{CONFIG, PREPROCESSOR, read, require};
+use crate::gemma::emphasis;
 use crate::{ModelError, Processed};
 
 const BEGIN: &str = "<start_of_audio>";
@@ -112,11 +113,6 @@ impl SoundConfig {
     }
 
     fn mel(&self) -> MelConfig {
-        let emphasis = match (self.preemphasis, self.preemphasis_htk_flavor) {
-            (share, _) if share <= 0.0 => Emphasis::Absent,
-            (share, true) => Emphasis::Within(share),
-            (share, false) => Emphasis::Across(share),
-        };
         MelConfig {
             rate: self.sampling_rate,
             frame: self.frame_length,
@@ -124,7 +120,7 @@ impl SoundConfig {
             fft: self.frame_length.next_power_of_two() * if self.fft_overdrive { 2 } else { 1 },
             window: Window::Hann,
             edges: Edges::Silent { before: 0 },
-            emphasis,
+            emphasis: emphasis(self.preemphasis, self.preemphasis_htk_flavor),
             spectrum: Spectrum::Magnitude,
             bands: self.feature_size,
             hertz: [self.min_frequency, self.max_frequency],
@@ -137,6 +133,7 @@ impl SoundConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use media::mel::Emphasis;
 
     #[test]
     fn a_long_sound_is_cut_into_windows_of_one_length() {

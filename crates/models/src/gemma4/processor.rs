@@ -1,4 +1,4 @@
-use media::mel::{Edges, Emphasis, Log, Mel, MelConfig, MelScale, Spectrum, Window};
+use media::mel::{Edges, Log, Mel, MelConfig, MelScale, Spectrum, Window};
 use media::{Audio, Clip, Image, VideoInfo, VideoOptions};
 use nn::{Array, Files, MediaInput, MediaKind, Prompt};
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use super::config::{Config, VisionConfig, has_islands};
 use super::ears::{FEATURES, FRAMES_PER_ROW, rows};
 use super::tower::array_names;
 use crate::config::{CONFIG, read, read_part, require};
+use crate::gemma::emphasis;
 use crate::pixels::{PixelDefaults, Pixels};
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
@@ -192,14 +193,6 @@ impl FeatureConfig {
         check(plain, "input_scale_factor, per_bin_mean and per_bin_stddev are not supported")?;
         Ok(config)
     }
-
-    fn emphasis(&self) -> Emphasis {
-        match (self.preemphasis, self.preemphasis_htk_flavor) {
-            (share, _) if share <= 0.0 => Emphasis::Absent,
-            (share, true) => Emphasis::Within(share),
-            (share, false) => Emphasis::Across(share),
-        }
-    }
 }
 
 impl Sounds {
@@ -214,7 +207,7 @@ impl Sounds {
             fft: config.fft_length,
             window: Window::Hann,
             edges: Edges::Silent { before: config.frame_length / 2 },
-            emphasis: config.emphasis(),
+            emphasis: emphasis(config.preemphasis, config.preemphasis_htk_flavor),
             spectrum: Spectrum::Magnitude,
             bands: config.feature_size,
             hertz: [config.min_frequency, config.max_frequency],
