@@ -1,6 +1,9 @@
 use models::ModelError;
-use nn::MediaKind;
+use nn::{MediaKind, Quant};
 use thiserror::Error;
+
+use crate::MemoryPlan;
+use crate::plan::amount;
 
 /// Why a model cannot be loaded or a request not be answered. Every message is one line for a person.
 #[derive(Debug, Error)]
@@ -11,6 +14,14 @@ pub enum Error {
     /// The model cannot be found or downloaded.
     #[error("{0}")]
     Source(String),
+    /// The model, or the work that it is to do, takes more memory than there is.
+    #[error("{}", explain(.plan, *.smaller))]
+    Memory {
+        /// What takes how much.
+        plan: Box<MemoryPlan>,
+        /// The most precise format in which the model would fit.
+        smaller: Option<Quant>,
+    },
     /// The request is at fault, at the place that `param` names.
     #[error("{param}: {reason}")]
     Request {
@@ -52,6 +63,18 @@ pub enum Fault {
     Forbidden,
     /// A media item is larger than the limits allow.
     TooLarge,
+}
+
+/// A line that says what to do, and the numbers.
+fn explain(plan: &MemoryPlan, smaller: Option<Quant>) -> String {
+    let (needed, allowed) = (amount(plan.total()), amount(plan.allowed.unwrap_or(0)));
+    let advice = match (plan.context_max, smaller) {
+        (0, Some(quant)) => format!("; quantised to {quant} it would fit"),
+        (0, None) => String::new(),
+        (context, None) => format!("; the longest conversation that fits has {context} tokens"),
+        (context, Some(quant)) => format!("; the longest conversation that fits has {context} tokens, or quantise it to {quant}"),
+    };
+    format!("the model would take {needed} of memory, and {allowed} may be taken{advice}\n{plan}")
 }
 
 impl Error {

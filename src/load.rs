@@ -5,14 +5,14 @@ use std::sync::{Arc, OnceLock};
 
 use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, Marker, ModelError, Processor};
-use nn::{Coverage, DType, Files, KvFormat, LoadSettings, NnError, Organization, Quant};
+use nn::{Coverage, DType, Files, Footprint, KvFormat, LoadSettings, NnError, Organization, Quant};
 use serde_json::Value;
 use text::{ChatTemplate, Dialect, Grammars, TemplateFiles, TextError, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
-use crate::machine::Memory;
 use crate::media::MediaCache;
+use crate::plan::{MemoryPlan, Wanted};
 use crate::{Error, ImportanceSource, ModelSource, Reach};
 
 const GENERATION: &str = "generation_config.json";
@@ -66,8 +66,9 @@ pub struct SliceSource {
 /// What serving requests may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// Bytes of keys and values; half of what is free when the model is loaded, when absent, and never more than all sequences
-    /// can use.
+    /// Bytes of main memory that may be taken in all; what is free when the model is loaded, when absent.
+    pub memory_bytes: Option<usize>,
+    /// Bytes of keys and values; half of what the model leaves, when absent, and never more than all sequences can use.
     pub cache_bytes: Option<usize>,
     /// Numbers of keys and values; those that the model computes with, when absent.
     pub cache_format: Option<KvFormat>,
@@ -96,7 +97,15 @@ impl Default for Capacity {
     fn default() -> Self {
         let EngineConfig { sequences_max, budget_tokens_max: step_tokens_max, encodings_bytes_max, .. } = EngineConfig::new(1);
         let media_bytes_max = 256 << 20;
-        Self { cache_bytes: None, cache_format: None, sequences_max, step_tokens_max, encodings_bytes_max, media_bytes_max }
+        Self {
+            memory_bytes: None,
+            cache_bytes: None,
+            cache_format: None,
+            sequences_max,
+            step_tokens_max,
+            encodings_bytes_max,
+            media_bytes_max,
+        }
     }
 }
 
@@ -137,7 +146,8 @@ pub(crate) struct Inner {
     pub importance: Option<Coverage>,
     pub leftover: Vec<String>,
     pub warnings: Vec<String>,
-    pub kv_cache: KvCache,
+    pub footprint: Footprint,
+    pub plan: MemoryPlan,
 }
 
 impl LoadOptions {
@@ -213,7 +223,12 @@ impl Model {
 
     /// Room for keys and values.
     pub fn kv_cache(&self) -> KvCache {
-        self.inner.kv_cache
+        self.inner.plan.kv_cache
+    }
+
+    /// What it takes in memory.
+    pub fn memory_plan(&self) -> &MemoryPlan {
+        &self.inner.plan
     }
 
     /// Whether it answers requests.
@@ -264,28 +279,15 @@ impl Inner {
             let table = table.as_deref().map(read_named).transpose()?;
             settings.slice = Some(family.slice(table, name)?);
         }
+        let (plan, config) = plan(files, options, &settings, processor.as_ref())?;
         if let Some(source) = &options.importance {
             if quant.is_none() {
                 return Err(Error::Source("an importance is of use only together with a quantisation".into()));
             }
             settings.importance = Some(Arc::new(source.read(files, &tokenizer, &settings, &tell)?));
         }
-        let Loaded { model, processor, context_max, dtype, importance, leftover, .. } = models::load(files, settings)?;
-        let own = context_max.unwrap_or(usize::MAX);
-        let context_max = options.context_max.unwrap_or(usize::MAX).min(own);
-        let Capacity { cache_bytes, cache_format, sequences_max, step_tokens_max, encodings_bytes_max, media_bytes_max } =
-            options.capacity;
-        let format = cache_format.unwrap_or_else(|| nn::kv_format(dtype));
-        let config = EngineConfig {
-            cache: CacheSize::Bytes(cache_bytes.unwrap_or_else(half_of_free_memory)),
-            format,
-            sequences_max,
-            budget_tokens_max: step_tokens_max,
-            encodings_bytes_max,
-            ..EngineConfig::new(context_max)
-        };
+        let Loaded { model, processor, footprint, importance, leftover, .. } = models::load(files, settings)?;
         let engine = Engine::start(model, config).map_err(|e| Error::Source(format!("cannot start the engine: {e}")))?;
-        let kv_cache = KvCache { bytes: engine.cache_bytes(), tokens: engine.cache_tokens(), format };
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
         Ok(Self {
             id: options.source.id(),
@@ -298,24 +300,55 @@ impl Inner {
             ends,
             context_max: engine.context_max(),
             fetcher: Fetcher::new(options.files.clone(), options.reach.clone())?,
-            media: MediaCache::new(media_bytes_max)?,
+            media: MediaCache::new(options.capacity.media_bytes_max)?,
             engine,
             workers: tokio::sync::Semaphore::new(workers),
             importance,
             leftover,
             warnings,
-            kv_cache,
+            footprint,
+            plan,
         })
     }
 }
 
-/// Half of the memory that nobody uses; a gigabyte where the system does not tell, and never so little that there could be no
-/// conversation.
-fn half_of_free_memory() -> usize {
-    const UNKNOWN: u64 = 2 << 30;
-    const LEAST: usize = 128 << 20;
-    let free = Memory::here().map_or(UNKNOWN, |memory| memory.free);
-    usize::try_from(free / 2).unwrap_or(usize::MAX).max(LEAST)
+/// What the model will take, and the engine's limits that go with it.
+///
+/// # Errors
+/// What is wrong with the checkpoint, or [`Error::Memory`].
+fn plan(
+    files: &Files,
+    options: &LoadOptions,
+    settings: &LoadSettings,
+    processor: &dyn Processor,
+) -> Result<(MemoryPlan, EngineConfig), Error> {
+    let capacity = &options.capacity;
+    let attempt = |settings: &LoadSettings| -> Result<(MemoryPlan, EngineConfig), ModelError> {
+        let measured = models::measure(files, settings)?;
+        let own = measured.context_max.unwrap_or(usize::MAX);
+        let mut config = EngineConfig {
+            format: capacity.cache_format.unwrap_or_else(|| nn::kv_format(measured.dtype)),
+            sequences_max: capacity.sequences_max,
+            budget_tokens_max: capacity.step_tokens_max,
+            encodings_bytes_max: capacity.encodings_bytes_max,
+            ..EngineConfig::new(options.context_max.unwrap_or(usize::MAX).min(own))
+        };
+        let plan =
+            MemoryPlan::new(&Wanted { measured: &measured, config: &config, capacity, context: options.context_max }, processor);
+        config.cache = CacheSize::Bytes(plan.kv_cache.bytes);
+        Ok((plan, config))
+    };
+    let (plan, config) = attempt(settings)?;
+    if plan.fits() {
+        return Ok((plan, config));
+    }
+    // Only what the caller left to us: a topology may have formats of its own, and these stay.
+    let smaller = [Quant::Q8_0, Quant::Q6K, Quant::Q5K, Quant::Q4K, Quant::Q3K, Quant::Q2K];
+    let fits = |quant: &Quant| {
+        let settings = LoadSettings { quant: Some(*quant), ..settings.clone() };
+        attempt(&settings).is_ok_and(|(smaller, _)| smaller.fits())
+    };
+    Err(Error::Memory { plan: Box::new(plan), smaller: smaller.into_iter().find(fits) })
 }
 
 fn template(

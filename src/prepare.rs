@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::media::{Interest, VideoOptions};
 use chrono::Utc;
 use engine::{Constraint, EngineError, Sampling};
-use models::{ModelError, assemble, media_in_words};
+use models::{ModelError, Processed, assemble, media_in_words};
 use nn::Prompt;
 use text::{Conversation, Piece, Thoughts};
 
@@ -14,7 +14,9 @@ use crate::chat::{ChatRequest, Item, RawPrompt, Wanted};
 use crate::constraint::constraint;
 use crate::fetch::{Fetched, Place};
 use crate::load::Inner;
+use crate::machine::Memory;
 use crate::media::{Raw, Received, Spent};
+use crate::plan::amount;
 use crate::{Error, Fault};
 
 /// What the engine is given.
@@ -83,6 +85,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
         let items = fetched.into_iter().map(|raw| {
             let (param, kind, bytes) = (raw.param.clone(), raw.wanted.kind(), raw.content.bytes());
             let (item, took) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), &interest)?;
+            check_memory(&shared, &item, &param)?;
             spent += took;
             received.push(Received { param, kind, bytes, tokens: item.input.rows, spent: took });
             Ok(item)
@@ -123,6 +126,27 @@ fn check(inner: &Inner, media: &[Item]) -> Result<(), Error> {
         item.wanted.check().map_err(|e| Error::request(&item.param, Fault::Invalid, e))?;
     }
     Ok(())
+}
+
+/// Refuses an item for whose encoding there is no memory.
+fn check_memory(inner: &Inner, item: &Processed, param: &str) -> Result<(), Error> {
+    let needed = inner.footprint.encoding(&item.input);
+    // What the plan has room for needs no look at the system.
+    let free = match needed <= inner.plan.encoding {
+        true => None,
+        false => Memory::here().map(|memory| usize::try_from(memory.free).unwrap_or(usize::MAX)),
+    };
+    match free {
+        Some(free) if free < needed => {
+            let reason = format!(
+                "to encode it takes {} of memory, and {} are free; send less of it, or smaller",
+                amount(needed),
+                amount(free)
+            );
+            Err(Error::request(param, Fault::TooLarge, reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The conversation as the chat template writes it, on a worker thread.

@@ -81,7 +81,10 @@ pub struct ModelOptions {
     /// Tokens of a conversation at most, answer included
     #[arg(long, value_name = "TOKENS")]
     pub max_seq_len: Option<usize>,
-    /// Memory for keys and values, in MiB; otherwise half of what is free, or less where less is of use
+    /// Memory that all of it may take, in MiB; otherwise what is free. A model that does not fit is refused before it is loaded
+    #[arg(long, value_name = "MIB")]
+    pub memory_mb: Option<usize>,
+    /// Memory for keys and values, in MiB; otherwise half of what the model leaves, or less where less is of use
     #[arg(long, visible_alias = "pa-memory-mb", value_name = "MIB")]
     pub kv_cache_mb: Option<usize>,
     /// Numbers of keys and values; auto for those that the model computes with
@@ -333,6 +336,7 @@ fn picture_size(text: &str) -> Result<(usize, usize), String> {
 impl ModelOptions {
     pub fn capacity(&self) -> Capacity {
         Capacity {
+            memory_bytes: self.memory_mb.map(|mib| mib.saturating_mul(1 << 20)),
             cache_bytes: self.kv_cache_mb.map(|mib| mib.saturating_mul(1 << 20)),
             cache_format: match self.kv_cache_type {
                 KvCacheType::Auto => None,

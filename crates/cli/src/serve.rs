@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::http::HeaderValue;
-use mistralrs::{FileAccess, KvCache, Reach};
+use mistralrs::{FileAccess, Reach};
 use serde_json::json;
 use server::{Access, ConnectionLimits, End, Hosts, OnAccess, Origins, Server, Settings};
 use tokio::net::TcpListener;
@@ -31,9 +31,8 @@ pub async fn serve(options: ServeOptions) -> Result<()> {
     }
     let model = load(options.model, files, Reach::Public { and: options.allow_media_host }).await?;
     eprintln!("serving {} ({})", model.id(), model.family().title);
-    let KvCache { bytes, tokens, format } = model.kv_cache();
-    let (megabytes, context) = (bytes / 1_000_000, model.context_max());
-    eprintln!("keys and values: {megabytes} MB of {format:?}, room for {tokens} tokens; {context} in a conversation at most");
+    eprintln!("memory:\n{}", model.memory_plan());
+    eprintln!("tokens of a conversation, at most: {}", model.context_max());
     eprintln!("listening on http://{}", listener.local_addr()?);
     match Server::new(model, settings).serve(listener, signal).await {
         End::Drained => Ok(()),

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use nn::{Device, KvFormat};
+use nn::{CacheSpec, Device, KvFormat};
 
 use crate::EngineError;
 use crate::layout::Layout;
@@ -60,6 +60,17 @@ impl EngineConfig {
             format: KvFormat::F32,
             device: Device::Cpu,
         }
+    }
+
+    /// What the cache of a model would be: its bytes, and the tokens of one sequence that it has room for.
+    pub fn cache_room(&self, spec: &CacheSpec) -> (usize, usize) {
+        let layout = Layout::new(self, spec);
+        (layout.bytes, layout.context(self.budget_tokens_max))
+    }
+
+    /// Bytes of a cache with room for one sequence of so many tokens.
+    pub fn cache_bytes_for(&self, spec: &CacheSpec, tokens: usize) -> usize {
+        Layout::new(self, spec).bytes_for(tokens, self.budget_tokens_max)
     }
 
     /// # Errors

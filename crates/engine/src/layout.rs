@@ -76,9 +76,14 @@ impl Layout {
 
     /// Whether there is room for one sequence of so many tokens.
     pub fn holds(&self, tokens: usize, step: usize) -> bool {
-        let needs: Vec<usize> = self.groups.iter().map(|group| self.blocks_of(group, tokens, step)).collect();
-        let bytes: usize = self.groups.iter().zip(&needs).map(|(group, n)| group.block_bytes.saturating_mul(*n)).sum();
-        bytes <= self.bytes && needs.iter().zip(&self.blocks).all(|(need, blocks)| need <= blocks)
+        let enough = |(group, blocks): (&Group, &usize)| self.blocks_of(group, tokens, step) <= *blocks;
+        self.bytes_for(tokens, step) <= self.bytes && self.groups.iter().zip(&self.blocks).all(enough)
+    }
+
+    /// Bytes of the blocks that one sequence of so many tokens has at once.
+    pub fn bytes_for(&self, tokens: usize, step: usize) -> usize {
+        let bytes = |group: &Group| group.block_bytes.saturating_mul(self.blocks_of(group, tokens, step));
+        self.groups.iter().map(bytes).fold(0, usize::saturating_add)
     }
 
     /// Blocks that a sequence of so many tokens has at once.

@@ -62,7 +62,7 @@ impl KvFormat {
     }
 
     /// Bytes of one number.
-    pub(crate) const fn number_bytes(self) -> usize {
+    pub const fn number_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::Bf16 | Self::F16 => 2,

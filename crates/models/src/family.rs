@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use nn::{Checkpoint, Coverage, DType, Files, LoadSettings, MediaKind, Model, Slice, Weights};
+use nn::{CacheSpec, Checkpoint, Coverage, DType, Files, Footprint, LoadSettings, MediaKind, Model, Reading, Slice, Weights};
 use serde_json::Value;
 
 use crate::config::CONFIG;
@@ -81,6 +81,8 @@ pub struct Loaded {
     pub context_max: Option<usize>,
     /// Number format that weights are kept in where they are not quantised.
     pub dtype: DType,
+    /// What it takes in main memory.
+    pub footprint: Footprint,
     /// How many quantised matrices an importance was known for, if one was given.
     pub importance: Option<Coverage>,
     /// Tensors of the checkpoint that the model has no use for.
@@ -128,6 +130,37 @@ impl Family {
     }
 }
 
+/// What a model would be, and take, once loaded.
+#[derive(Debug)]
+pub struct Measured {
+    /// What it keeps per sequence.
+    pub cache_spec: CacheSpec,
+    /// Number of logits per row.
+    pub vocab_size: usize,
+    /// What it takes in main memory.
+    pub footprint: Footprint,
+    /// As [`Loaded::context_max`].
+    pub context_max: Option<usize>,
+    /// As [`Loaded::dtype`].
+    pub dtype: DType,
+}
+
+/// Measures what [`load`] would load with these settings. All names and shapes are checked, and no matrix is read.
+///
+/// # Errors
+/// As [`load`].
+pub fn measure(files: &Files, settings: &LoadSettings) -> Result<Measured, ModelError> {
+    let settings = LoadSettings {
+        reading: Reading::Shapes,
+        importance: None,
+        observer: None,
+        progress: Arc::new(|_, _| ()),
+        ..settings.clone()
+    };
+    let Loaded { model, footprint, context_max, dtype, .. } = load(files, settings)?;
+    Ok(Measured { cache_spec: model.cache_spec().clone(), vocab_size: model.vocab_size(), footprint, context_max, dtype })
+}
+
 /// Loads a checkpoint of any family. Small configuration files are read before the weights, so that mistakes show at once.
 ///
 /// # Errors
@@ -143,5 +176,6 @@ pub fn load(files: &Files, settings: LoadSettings) -> Result<Loaded, ModelError>
     let context = |config: &Value| config["max_position_embeddings"].as_u64();
     let context_max = context(&config["text_config"]).or_else(|| context(&config)).map(|n| n as usize);
     let leftover = checkpoint.leftover().into_iter().map(str::to_string).collect();
-    Ok(Loaded { family, model, processor, context_max, dtype: weights.dtype(), importance, leftover })
+    let (dtype, footprint) = (weights.dtype(), weights.footprint());
+    Ok(Loaded { family, model, processor, context_max, dtype, footprint, importance, leftover })
 }

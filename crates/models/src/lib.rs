@@ -53,7 +53,7 @@ mod voxtral;
 mod whisper;
 
 pub use error::ModelError;
-pub use family::{FAMILIES, Family, LoadModel, LoadProcessor, Loaded, load};
+pub use family::{FAMILIES, Family, LoadModel, LoadProcessor, Loaded, Measured, load, measure};
 pub use matformer::SliceTable;
 pub use processor::{Marker, Media, Processed, Processor, media_in_words};
 pub use prompt::assemble;

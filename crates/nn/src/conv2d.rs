@@ -90,7 +90,7 @@ impl Conv2d {
     /// # Errors
     /// A tensor is missing or shaped otherwise.
     pub fn of_planes(name: &str, [planes, outputs]: [usize; 2], window: Window, w: &Weights) -> Result<Self, NnError> {
-        let linear = w.patch_linear(name, &[&[planes], &window.kernel[..]].concat(), outputs, Bias::Present)?;
+        let linear = w.conv_linear(name, &[&[planes], &window.kernel[..]].concat(), outputs, Bias::Present)?;
         Ok(Self { linear, window })
     }
 

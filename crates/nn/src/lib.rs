@@ -67,4 +67,4 @@ pub use vit::{
     FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, WHISPER_NAMES,
     average_pool, average_pool_by, join_squares, patchify, pixel_shuffle,
 };
-pub use weights::{Bias, LoadSettings, OnProgress, Outputs, Role, Slice, Weights};
+pub use weights::{Bias, Footprint, LoadSettings, OnProgress, Outputs, Reading, Role, Slice, Weights};

@@ -161,6 +161,13 @@ pub enum Packed {
     Dense(DenseMatrix),
     /// In blocks.
     Blocks(QuantisedMatrix),
+    /// Nowhere: only its shape was read. What it makes is zero.
+    Unread {
+        /// Width of the result.
+        outputs: usize,
+        /// Width of what is multiplied.
+        inputs: usize,
+    },
 }
 
 impl Packed {
@@ -177,11 +184,20 @@ impl Packed {
         }
     }
 
+    /// Bytes that a weight of this shape takes.
+    pub fn bytes_of(experts: usize, (outputs, inputs): (usize, usize), format: Format) -> usize {
+        match format {
+            Format::Dense(dtype) => DenseMatrix::bytes_of(experts, (outputs, inputs), host::dense_format(dtype)),
+            Format::Blocks(quant) => QuantisedMatrix::bytes_of(experts, quant.block_format(), outputs, inputs),
+        }
+    }
+
     /// Takes rows [.., inputs] as those from `at_output` on. Blocks go by the importance of their inputs, where it is known.
     pub fn fill(&mut self, at_output: usize, rows: Source<'_>, importance: Option<&[f32]>) {
         match self {
             Self::Dense(matrix) => matrix.pack_rows(host::cpu(), at_output, rows),
             Self::Blocks(matrix) => matrix.quantise_rows(host::cpu(), at_output, rows, importance),
+            Self::Unread { .. } => {}
         }
     }
 
@@ -190,6 +206,7 @@ impl Packed {
         match self {
             Self::Dense(matrix) => matrix.outputs(),
             Self::Blocks(matrix) => matrix.outputs(),
+            Self::Unread { outputs, .. } => *outputs,
         }
     }
 
@@ -198,6 +215,7 @@ impl Packed {
         match self {
             Self::Dense(matrix) => matrix.inputs(),
             Self::Blocks(matrix) => matrix.inputs(),
+            Self::Unread { inputs, .. } => *inputs,
         }
     }
 
@@ -212,6 +230,11 @@ impl Packed {
         match self {
             Self::Dense(matrix) => matrix.matmul(host::cpu(), x, bias, y),
             Self::Blocks(matrix) => matrix.matmul(host::cpu(), x, bias, y),
+            Self::Unread { .. } => {
+                if let Out::Write(y) = y {
+                    y.fill(0.0);
+                }
+            }
         }
     }
 
@@ -220,6 +243,7 @@ impl Packed {
         match self {
             Self::Dense(matrix) => matrix.dispatch(host::cpu(), x, routes, y),
             Self::Blocks(matrix) => matrix.dispatch(host::cpu(), x, routes, y),
+            Self::Unread { .. } => y.fill(0.0),
         }
     }
 
@@ -228,6 +252,7 @@ impl Packed {
         match self {
             Self::Dense(matrix) => matrix.combine(host::cpu(), x, routes, y),
             Self::Blocks(matrix) => matrix.combine(host::cpu(), x, routes, y),
+            Self::Unread { .. } => {}
         }
     }
 
@@ -235,6 +260,7 @@ impl Packed {
         match self {
             Self::Dense(matrix) => matrix.row(output, into),
             Self::Blocks(matrix) => matrix.row(output, into),
+            Self::Unread { .. } => into.fill(0.0),
         }
     }
 }

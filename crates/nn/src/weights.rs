@@ -1,4 +1,5 @@
 mod experts;
+mod footprint;
 mod outputs;
 
 use std::fmt::Display;
@@ -14,8 +15,21 @@ use crate::importance::{Coverage, Importance, Observer, Watch};
 use crate::linear::{Embedding, Format, Linear, Packed};
 use crate::norm::{Norm, NormConfig};
 use crate::{Checkpoint, NnError, Organization, Quant, Topology, host};
+pub use footprint::Footprint;
+use footprint::Ledger;
 pub use outputs::Outputs;
 use outputs::Part;
+
+/// How much of a checkpoint is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// All that a model needs.
+    #[default]
+    Whole,
+    /// Everything but what is in the matrices, which make zeros: names and shapes are checked, and what the model takes is known
+    /// ([`Weights::footprint`]).
+    Shapes,
+}
 
 /// How weights are kept once loaded.
 #[derive(Clone)]
@@ -36,6 +50,8 @@ pub struct LoadSettings {
     pub slice: Option<Slice>,
     /// Sees what the language model's matrices are given; [`crate::Calibration`] makes it.
     pub observer: Option<Observer>,
+    /// How much is read.
+    pub reading: Reading,
     /// Told how far loading is.
     pub progress: OnProgress,
 }
@@ -55,6 +71,7 @@ impl Default for LoadSettings {
             importance: None,
             slice: None,
             observer: None,
+            reading: Reading::Whole,
             progress: Arc::new(|_, _| ()),
         }
     }
@@ -112,6 +129,7 @@ pub struct Weights {
     prefix: String,
     role: Role,
     quantised: Arc<Quantised>,
+    ledger: Arc<Ledger>,
     adapters: Arc<[AdapterSet]>,
 }
 
@@ -127,7 +145,8 @@ impl Weights {
     pub fn new(checkpoint: Arc<Checkpoint>, settings: LoadSettings) -> Self {
         let dtype = settings.dtype.or(checkpoint.dtype()).unwrap_or(DType::F32);
         let (prefix, role, settings) = (String::new(), Role::Decoder, Arc::new(settings));
-        Self { checkpoint, settings, dtype, prefix, role, quantised: Arc::default(), adapters: Arc::default() }
+        let (quantised, ledger, adapters) = Default::default();
+        Self { checkpoint, settings, dtype, prefix, role, quantised, ledger, adapters }
     }
 
     /// Tells that everything is loaded, and how much of it an importance was known for, if there is one.
@@ -141,6 +160,16 @@ impl Weights {
         let coverage = Coverage { known: with_importance.load(Ordering::Relaxed), quantised: all.load(Ordering::Relaxed) };
         importance.check(coverage)?;
         Ok(Some(coverage))
+    }
+
+    /// What all that was loaded so far takes.
+    pub fn footprint(&self) -> Footprint {
+        self.ledger.sum()
+    }
+
+    /// Notes that layers below look at keys and values of media rows, so many bytes for each.
+    pub(crate) fn looks_at(&self, bytes: usize) {
+        self.ledger.looked_at(bytes);
     }
 
     /// Number format of weights that are not quantised.
@@ -206,7 +235,9 @@ impl Weights {
     /// # Errors
     /// It is missing or shaped otherwise.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, NnError> {
-        Ok(self.raw(name, shape)?.to_dtype(DType::F32)?)
+        let tensor = self.raw(name, shape)?.to_dtype(DType::F32)?;
+        self.ledger.weights(self.role, tensor.elem_count() * size_of::<f32>());
+        Ok(tensor)
     }
 
     /// A single number, in a tensor of one element.
@@ -240,8 +271,8 @@ impl Weights {
         let (full, format) = (self.full(&part.name), self.format(&[&part.name], taken)?);
         let importance = self.importance(&full, taken, format)?;
         let linear = if self.device().is_cpu() {
-            let mut packed = Packed::new((outputs, taken), format);
-            self.checkpoint.numbers(&full, &part.shape, |weight| {
+            let mut packed = self.matrix(1, (outputs, taken), format);
+            self.numbers(&full, &part.shape, |weight| {
                 let mut cut = vec![0.0; ROWS.min(outputs) * taken];
                 for first in (0..outputs).step_by(ROWS) {
                     let rows = first..outputs.min(first + ROWS);
@@ -307,6 +338,12 @@ impl Weights {
     /// # Errors
     /// A tensor is missing or shaped otherwise.
     pub fn patch_linear(&self, name: &str, patch: &[usize], outputs: usize, bias: Bias) -> Result<Linear, NnError> {
+        self.ledger.patch(self.role, patch, outputs);
+        self.conv_linear(name, patch, outputs, bias)
+    }
+
+    /// The same for a convolution further up, whose kernel is no patch of a picture.
+    pub(crate) fn conv_linear(&self, name: &str, patch: &[usize], outputs: usize, bias: Bias) -> Result<Linear, NnError> {
         let bias = if bias == Bias::Present { Some(self.tensor(&format!("{name}.bias"), &[outputs])?) } else { None };
         self.linear_from(&[Part::weight(Outputs::all(name, outputs), patch)], bias)
     }
@@ -332,7 +369,7 @@ impl Weights {
         if !host::here(&weight) {
             return Linear::elsewhere(weight, bias, format, None);
         }
-        let mut packed = Packed::new(shape, format);
+        let mut packed = self.matrix(1, shape, format);
         host::read(&weight.to_dtype(DType::F32)?, |weight| packed.fill(0, Source::F32(weight), None))?;
         Ok(Linear::packed(Arc::new(packed), bias))
     }
@@ -364,11 +401,11 @@ impl Weights {
 
     fn packed(&self, parts: &[Part], inputs: usize, format: Format) -> Result<Packed, NnError> {
         let outputs = parts.iter().flat_map(|part| part.outputs.runs()).map(|run| run.len()).sum();
-        let mut packed = Packed::new((outputs, inputs), format);
+        let mut packed = self.matrix(1, (outputs, inputs), format);
         let mut done = 0;
         for part in parts {
             let importance = self.importance(&self.full(&part.name), inputs, format)?;
-            self.checkpoint.numbers(&self.weight_of(part), &part.shape, |weight| {
+            self.numbers(&self.weight_of(part), &part.shape, |weight| {
                 for run in part.outputs.runs() {
                     packed.fill(done, weight.part(run.start * inputs..run.end * inputs), importance.as_deref());
                     done += run.len();
@@ -376,6 +413,24 @@ impl Weights {
             })?;
         }
         Ok(packed)
+    }
+
+    /// To be filled by what [`Self::numbers`] hands out.
+    fn matrix(&self, experts: usize, (outputs, inputs): (usize, usize), format: Format) -> Packed {
+        self.ledger.weights(self.role, Packed::bytes_of(experts, (outputs, inputs), format));
+        self.ledger.layer(self.role, outputs + inputs);
+        match self.settings.reading {
+            Reading::Whole => Packed::of_experts(experts, (outputs, inputs), format),
+            Reading::Shapes => Packed::Unread { outputs, inputs },
+        }
+    }
+
+    /// Hands out a tensor's numbers, or checks its shape where only shapes are read.
+    fn numbers(&self, name: &str, shape: &[usize], work: impl FnOnce(Source<'_>)) -> Result<(), NnError> {
+        match self.settings.reading {
+            Reading::Whole => self.checkpoint.numbers(name, shape, work),
+            Reading::Shapes => self.checkpoint.claim(name, shape),
+        }
     }
 
     fn importance(&self, weight: &str, inputs: usize, format: Format) -> Result<Option<Vec<f32>>, NnError> {

@@ -97,7 +97,9 @@ impl From<Error> for Failure {
                 Self::new(StatusCode::BAD_REQUEST, message).param("messages").code("context_length_exceeded")
             }
             Error::Overloaded => Self::new(StatusCode::TOO_MANY_REQUESTS, message).code("overloaded"),
-            Error::Generation(_) | Error::Model(_) | Error::Source(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
+            Error::Generation(_) | Error::Model(_) | Error::Source(_) | Error::Memory { .. } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+            }
         }
     }
 }

@@ -78,8 +78,8 @@ impl DenseMatrix {
     /// Weights of the same shape, whose outputs are counted through: those of expert `e` begin at `e * outputs`.
     pub fn of_experts(experts: usize, (outputs, inputs): (usize, usize), keep: DenseFormat) -> Self {
         assert!(outputs > 0 && inputs > 0, "a weight of {outputs} by {inputs}");
-        let length = experts * outputs.next_multiple_of(PANEL) * inputs.next_multiple_of(DEPTH) * keep.bytes();
-        Self { experts, outputs, inputs, format: keep, panels: Memory::zeroed(length) }
+        let panels = Memory::zeroed(Self::bytes_of(experts, (outputs, inputs), keep));
+        Self { experts, outputs, inputs, format: keep, panels }
     }
 
     /// Packs a weight `[outputs, inputs]`, converted to the format that it is kept in.
@@ -119,6 +119,11 @@ impl DenseMatrix {
     /// How it is kept.
     pub fn format(&self) -> DenseFormat {
         self.format
+    }
+
+    /// Memory that weights of this shape would take.
+    pub fn bytes_of(experts: usize, (outputs, inputs): (usize, usize), keep: DenseFormat) -> usize {
+        experts * outputs.next_multiple_of(PANEL) * inputs.next_multiple_of(DEPTH) * keep.bytes()
     }
 
     /// Memory that it takes.

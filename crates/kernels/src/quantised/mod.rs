@@ -67,9 +67,8 @@ impl QuantisedMatrix {
     /// Weights of the same shape, whose outputs are counted through: those of expert `e` begin at `e * outputs`.
     pub fn of_experts(experts: usize, format: BlockFormat, outputs: usize, inputs: usize) -> Self {
         assert_eq!(inputs % format.block_size(), 0, "{format:?}: whole blocks");
-        let layout = Layout { format, units: inputs / layout::INPUTS };
-        let panels = Memory::zeroed(experts * outputs.div_ceil(OUTPUTS) * layout.panel_bytes());
-        Self { layout, experts, outputs, panels }
+        let panels = Memory::zeroed(Self::bytes_of(experts, format, outputs, inputs));
+        Self { layout: Layout { format, units: inputs / layout::INPUTS }, experts, outputs, panels }
     }
 
     /// The format of its blocks.
@@ -90,6 +89,11 @@ impl QuantisedMatrix {
     /// Columns of the weight.
     pub fn inputs(&self) -> usize {
         self.layout.units * layout::INPUTS
+    }
+
+    /// Memory that weights of this shape would take.
+    pub fn bytes_of(experts: usize, format: BlockFormat, outputs: usize, inputs: usize) -> usize {
+        experts * outputs.div_ceil(OUTPUTS) * Layout { format, units: inputs / layout::INPUTS }.panel_bytes()
     }
 
     /// Memory it takes.

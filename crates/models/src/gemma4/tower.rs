@@ -67,7 +67,7 @@ impl Tower {
         let layers = tower.at("encoder.layers");
         let standard = |name| tower.tensor(name, &[width]);
         Ok(Self {
-            patch_embed: tower.linear("patch_embedder.input_proj", config.patch_elements(), width, Bias::Absent)?,
+            patch_embed: tower.patch_linear("patch_embedder.input_proj", &[config.patch_elements()], width, Bias::Absent)?,
             places: [table.get(0)?, table.get(1)?],
             blocks: (0..config.num_hidden_layers).map(|i| Block::load(config, &layers.at(i))).collect::<Result<_, _>>()?,
             rope: Rope::rows_and_columns(config.head_dim, config.rope_parameters.rope_theta).paired(Pairing::Quarters),

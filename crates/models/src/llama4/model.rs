@@ -69,7 +69,7 @@ impl Tower {
             names: &NAMES,
         };
         Ok(Self {
-            patch_embed: tower.at("patch_embedding").linear("linear", 3 * v.patch_size.pow(2), width, Bias::Absent)?,
+            patch_embed: tower.at("patch_embedding").patch_linear("linear", &[3 * v.patch_size.pow(2)], width, Bias::Absent)?,
             position: places.narrow(0, 0, patches)?.unsqueeze(0)?,
             whole: whole.reshape((1, 1, width))?,
             norm_pre: tower.norm("layernorm_pre", width, NORM)?,

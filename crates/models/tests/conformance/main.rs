@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fixture::{Case, Prepared, Subject, cases, slice};
-use mistralrs_models::FAMILIES;
-use nn::{Array, Files, MediaInput, MediaKind, Model, Placement, Prompt};
+use mistralrs_models::{FAMILIES, Loaded, measure};
+use nn::{Array, Files, LoadSettings, MediaInput, MediaKind, Model, Placement, Prompt, Slice};
 use run::{Room, Sequence, greedy, prompt_logits};
 use serde_json::Value;
 
@@ -56,10 +56,21 @@ fn every_fixture_is_tested_and_every_family_has_one() {
     }
 }
 
+/// What a checkpoint takes is known before it is read.
+fn measured(files: &Files, slice: Option<Slice>, loaded: &Loaded) {
+    let measured = measure(files, &LoadSettings { slice, ..LoadSettings::default() }).unwrap();
+    assert_eq!(measured.footprint, loaded.footprint);
+    assert_eq!((&measured.cache_spec, measured.vocab_size), (loaded.model.cache_spec(), loaded.model.vocab_size()));
+    assert_eq!((measured.context_max, measured.dtype), (loaded.context_max, loaded.dtype));
+    let has_towers = !loaded.family.modalities.is_empty();
+    assert_eq!((measured.footprint.language > 0, measured.footprint.towers > 0), (true, has_towers));
+}
+
 fn conform(name: &str) {
     let files = Files::Folder(fixtures::model(name).unwrap());
     let cases = cases(name);
     let subject = Subject::load_slice(&files, slice(&files, &cases));
+    measured(&files, slice(&files, &cases), &subject.loaded);
     assert_eq!(subject.loaded.leftover, [""; 0], "tensors that nobody took");
     let generation: Value = files.required_json("generation_config.json").unwrap();
     let ends: Vec<u32> = match &generation["eos_token_id"] {

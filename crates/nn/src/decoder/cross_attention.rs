@@ -23,6 +23,7 @@ pub struct CrossAttention {
 impl CrossAttention {
     pub fn load(config: &CrossAttentionConfig, hidden: usize, w: &Weights) -> Result<Self, NnError> {
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        w.looks_at(2 * kv * w.attention_format().number_bytes());
         Ok(Self {
             queries: w.linear("q_proj", hidden, q, Bias::Absent)?,
             keys_values: w.stacked(&[("k_proj", kv), ("v_proj", kv)], hidden, Bias::Absent)?,

@@ -110,7 +110,7 @@ impl Weights {
 
     fn experts_here(&self, m: &Matrices) -> Result<ExpertLinear, NnError> {
         let format = self.format(&m.names(), m.inputs)?;
-        let mut packed = Packed::of_experts(m.experts, (m.outputs(), m.inputs), format);
+        let mut packed = self.matrix(m.experts, (m.outputs(), m.inputs), format);
         match m.stored {
             Stored::Apart => self.fill_apart(m, format, &mut packed)?,
             Stored::Fused | Stored::FusedTurned => self.fill_fused(m, format, &mut packed)?,
@@ -125,7 +125,7 @@ impl Weights {
             for (part, outputs) in m.parts {
                 let name = self.full(&name(expert, part));
                 let importance = self.importance(&name, m.inputs, format)?;
-                self.checkpoint.numbers(&name, &[*outputs, m.inputs], |w| packed.fill(done, w, importance.as_deref()))?;
+                self.numbers(&name, &[*outputs, m.inputs], |w| packed.fill(done, w, importance.as_deref()))?;
                 done += outputs;
             }
         }
@@ -138,7 +138,7 @@ impl Weights {
         let importance = |expert| self.importance(&self.full(&name(expert, m.parts[0].0)), m.inputs, format);
         let importance = (0..m.experts).map(importance).collect::<Result<Vec<_>, _>>()?;
         let mut turned = if m.stored == Stored::FusedTurned { vec![0.0; size] } else { Vec::new() };
-        self.checkpoint.numbers(&self.full(m.fused), &m.fused_shape(), |all| {
+        self.numbers(&self.full(m.fused), &m.fused_shape(), |all| {
             for (expert, importance) in importance.iter().enumerate() {
                 let own = all.part(expert * size..(expert + 1) * size);
                 if turned.is_empty() {
