@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::{Event, Events, FinishReason, Logprobs, Request, Timings, Usage};
+use nn::Reading;
 use text::{Detokenizer, StopMatcher};
 
 use crate::Error;
@@ -155,6 +156,9 @@ impl Model {
 
 impl AnswerStream {
     fn start(inner: Arc<Inner>, prepared: Prepared, request: &ChatRequest) -> Result<Self, Error> {
+        if inner.reading != Reading::Whole {
+            return Err(Error::Generation("the model's weights were not read".into()));
+        }
         let Prepared { prompt, sampling, constraint, spent: media, received, offer, thoughts } = prepared;
         let tokens = prompt.tokens.len();
         let room = inner.context_max.saturating_sub(tokens);

@@ -195,6 +195,17 @@ impl Part {
     }
 }
 
+impl std::fmt::Display for MediaSource {
+    /// Where it is, or how much of it is here.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Url(url) => f.write_str(url),
+            Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Frames { frames, .. } => write!(f, "{} frames", frames.len()),
+        }
+    }
+}
+
 impl From<&str> for MediaSource {
     /// A URL or path.
     fn from(url: &str) -> Self {

@@ -19,6 +19,7 @@
 //! Must never know: the JSON of any wire, tensors, what a family does with its media, schedules.
 
 mod answer;
+mod cached;
 mod calls;
 mod chat;
 mod constraint;
@@ -39,6 +40,7 @@ mod topology;
 
 pub use ::media::{AudioOptions, Ffmpeg, OptionError, VideoOptions};
 pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
+pub use cached::CachedModel;
 pub use calls::{Call, CallDelta};
 pub use chat::{ChatRequest, Content, MediaSource, Message, Part, RawPrompt, ToolChoice};
 pub use engine::{Dry, Sampling, Stats, Timings, Usage};
@@ -50,7 +52,7 @@ pub use load::{Capacity, Dtype, KvCache, LoadOptions, Model, SliceSource};
 pub use machine::{Machine, Memory};
 pub use media::{Received, Spent};
 pub use models::{FAMILIES, Family};
-pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant};
+pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant, Reading};
 pub use plan::MemoryPlan;
 pub use preview::Preview;
 pub use reach::Reach;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, Marker, ModelError, Processor};
-use nn::{Coverage, DType, Files, Footprint, KvFormat, LoadSettings, NnError, Organization, Quant};
+use nn::{Coverage, DType, Files, Footprint, KvFormat, LoadSettings, NnError, Organization, Quant, Reading};
 use serde_json::Value;
 use text::{ChatTemplate, Dialect, Grammars, TemplateFiles, TextError, Tokenizer};
 
@@ -52,6 +52,8 @@ pub struct LoadOptions {
     pub context_max: Option<usize>,
     /// What it may take to serve requests.
     pub capacity: Capacity,
+    /// How much of the checkpoint is read. Where it is not whole, requests can be prepared and not answered.
+    pub reading: Reading,
 }
 
 /// A part of a nested model (MatFormer) that is a model too.
@@ -146,6 +148,7 @@ pub(crate) struct Inner {
     pub importance: Option<Coverage>,
     pub leftover: Vec<String>,
     pub warnings: Vec<String>,
+    pub reading: Reading,
     pub footprint: Footprint,
     pub plan: MemoryPlan,
 }
@@ -170,6 +173,7 @@ impl LoadOptions {
             reach: Reach::Anywhere,
             context_max: None,
             capacity: Capacity::default(),
+            reading: Reading::Whole,
         }
     }
 }
@@ -184,6 +188,25 @@ impl Model {
         let loading = tokio::task::spawn_blocking(move || Inner::load(&files, &options, tell));
         let inner = loading.await.map_err(|e| Error::Source(format!("loading failed: {e}")))??;
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What loading would take in memory. Its files are downloaded where they are missing; no weights are read.
+    ///
+    /// # Errors
+    /// [`Error::Source`] and [`Error::Model`], as [`Self::load`]. A model that does not fit is none: its plan says so.
+    pub async fn plan(options: LoadOptions, tell: OnProgress) -> Result<MemoryPlan, Error> {
+        let files = options.source.files(&options.hub, &tell).await?;
+        let measuring = tokio::task::spawn_blocking(move || {
+            let family = Family::of(&files)?;
+            let processor = (family.processor)(&files)?;
+            let (settings, _) = settings(family, &options, &tell)?;
+            match plan(&files, &options, &settings, processor.as_ref()) {
+                Ok((plan, _)) => Ok(plan),
+                Err(Error::Memory { plan, .. }) => Ok(*plan),
+                Err(e) => Err(e),
+            }
+        });
+        measuring.await.map_err(|e| Error::Source(format!("measuring failed: {e}")))?
     }
 
     /// What clients call it.
@@ -258,32 +281,9 @@ impl Inner {
         let tokenizer = tokenizer(files, processor.as_ref(), options)?;
         let template = template(files, (processor.as_ref(), &tokenizer), options)?;
         let ends = ids(files, "eos_token_id")?;
-        let dtype = match options.dtype {
-            Dtype::Auto => None,
-            Dtype::F32 => Some(DType::F32),
-            Dtype::Bf16 => Some(DType::BF16),
-            Dtype::F16 => Some(DType::F16),
-        };
-        let tell_of_load = tell.clone();
-        let progress = Arc::new(move |done, total| tell_of_load(Progress { task: Task::Load, done, total }));
-        let LoadOptions { quant, organization, .. } = *options;
-        if quant.is_none() && organization != Organization::Default {
-            return Err(Error::Source("an organization is of use only together with a quantisation".into()));
-        }
-        let topology = options.topology.as_deref().map(crate::topology::read).transpose()?.unwrap_or_default();
-        let overlap = topology.overlap();
-        let warnings = overlap.map(|(first, second)| format!("topology: {first} and {second} overlap; {second} counts there"));
-        let warnings: Vec<String> = warnings.into_iter().collect();
-        let mut settings = LoadSettings { dtype, quant, organization, topology, progress, ..LoadSettings::default() };
-        if let Some(SliceSource { table, name }) = &options.slice {
-            let table = table.as_deref().map(read_named).transpose()?;
-            settings.slice = Some(family.slice(table, name)?);
-        }
+        let (mut settings, warnings) = settings(family, options, &tell)?;
         let (plan, config) = plan(files, options, &settings, processor.as_ref())?;
         if let Some(source) = &options.importance {
-            if quant.is_none() {
-                return Err(Error::Source("an importance is of use only together with a quantisation".into()));
-            }
             settings.importance = Some(Arc::new(source.read(files, &tokenizer, &settings, &tell)?));
         }
         let Loaded { model, processor, footprint, importance, leftover, .. } = models::load(files, settings)?;
@@ -306,10 +306,40 @@ impl Inner {
             importance,
             leftover,
             warnings,
+            reading: options.reading,
             footprint,
             plan,
         })
     }
+}
+
+/// How weights are to be loaded, and what is odd about that.
+fn settings(family: &Family, options: &LoadOptions, tell: &OnProgress) -> Result<(LoadSettings, Vec<String>), Error> {
+    let dtype = match options.dtype {
+        Dtype::Auto => None,
+        Dtype::F32 => Some(DType::F32),
+        Dtype::Bf16 => Some(DType::BF16),
+        Dtype::F16 => Some(DType::F16),
+    };
+    let tell_of_load = tell.clone();
+    let progress = Arc::new(move |done, total| tell_of_load(Progress { task: Task::Load, done, total }));
+    let LoadOptions { quant, organization, reading, .. } = *options;
+    if quant.is_none() && options.importance.is_some() {
+        return Err(Error::Source("an importance is of use only together with a quantisation".into()));
+    }
+    if quant.is_none() && organization != Organization::Default {
+        return Err(Error::Source("an organization is of use only together with a quantisation".into()));
+    }
+    let topology = options.topology.as_deref().map(crate::topology::read).transpose()?.unwrap_or_default();
+    let overlap = topology.overlap();
+    let warnings = overlap.map(|(first, second)| format!("topology: {first} and {second} overlap; {second} counts there"));
+    let warnings: Vec<String> = warnings.into_iter().collect();
+    let mut settings = LoadSettings { dtype, quant, organization, topology, reading, progress, ..LoadSettings::default() };
+    if let Some(SliceSource { table, name }) = &options.slice {
+        let table = table.as_deref().map(read_named).transpose()?;
+        settings.slice = Some(family.slice(table, name)?);
+    }
+    Ok((settings, warnings))
 }
 
 /// What the model will take, and the engine's limits that go with it.
@@ -339,7 +369,7 @@ fn plan(
         Ok((plan, config))
     };
     let (plan, config) = attempt(settings)?;
-    if plan.fits() {
+    if plan.fits() || settings.reading == Reading::Shapes {
         return Ok((plan, config));
     }
     // Only what the caller left to us: a topology may have formats of its own, and these stay.

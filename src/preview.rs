@@ -13,9 +13,14 @@ use crate::{Error, Fault};
 pub struct Preview {
     /// Ids of the prompt, those that stand for media included.
     pub token_ids: Vec<u32>,
+    /// The same as text: control tokens as they are spelled, and one that stands there many times in a row once, with its number.
+    pub text: String,
     /// Its media, in their order.
     pub media: Arc<[Received]>,
 }
+
+/// Equal tokens in a row that are not written out.
+const ROW: usize = 4;
 
 impl Model {
     /// Prepares a request, media and all, and generates nothing.
@@ -24,7 +29,23 @@ impl Model {
     /// Whatever is wrong with the request.
     pub async fn preview(&self, request: &ChatRequest) -> Result<Preview, Error> {
         let prepared = prepare(&self.inner, request).await?;
-        Ok(Preview { token_ids: prepared.prompt.tokens, media: prepared.received })
+        let token_ids = prepared.prompt.tokens;
+        Ok(Preview { text: self.spelled(&token_ids), token_ids, media: prepared.received })
+    }
+
+    fn spelled(&self, ids: &[u32]) -> String {
+        // Some models have ids for media that their tokenizers do not know.
+        let words = |ids: &[u32]| self.detokenize(ids).unwrap_or_else(|_| ids.iter().map(|id| format!("#{id}")).collect());
+        let mut text = String::new();
+        let (mut begin, mut end) = (0, 0);
+        for row in ids.chunk_by(|a, b| a == b) {
+            if row.len() >= ROW {
+                text += &format!("{}[{} x {}]", words(&ids[begin..end]), words(&row[..1]), row.len());
+                begin = end + row.len();
+            }
+            end += row.len();
+        }
+        text + &words(&ids[begin..])
     }
 
     /// Token ids of a text.

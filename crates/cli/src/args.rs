@@ -4,11 +4,17 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use mistralrs::{AudioOptions, Capacity, DeviceLayers, Dialect, Dtype, KvFormat, Organization, Quant, VideoOptions};
+use mistralrs::{AudioOptions, Capacity, DeviceLayers, Dialect, Dtype, KvFormat, Organization, Quant, Reading, VideoOptions};
+
+use crate::attachments::Attachments;
+use crate::cache::CacheOptions;
+use crate::tune::TuneOptions;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 it failed (one line on standard error says why), 2 flags that make no sense";
 
 /// Answers about pictures, sound and clips.
 #[derive(Debug, Parser)]
-#[command(name = "mistralrs", version, max_term_width = 110)]
+#[command(name = "mistralrs", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
@@ -26,6 +32,21 @@ pub enum Command {
     Families,
     /// Say what this machine has, and what would help
     Doctor(DoctorOptions),
+    /// Find the quantisation of a model that fits this machine
+    Tune(TuneOptions),
+    /// List or delete what was downloaded
+    Cache(CacheOptions),
+    /// Print a script that completes commands and flags in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages
+    #[command(hide = true)]
+    Man {
+        /// Folder that they go to
+        folder: PathBuf,
+    },
 }
 
 /// Which model, and how it is loaded.
@@ -102,6 +123,9 @@ pub struct ModelOptions {
     /// Memory for decoded and resized pictures and clips that are kept for later questions, in MiB
     #[arg(long, value_name = "MIB", default_value_t = Capacity::default().media_bytes_max >> 20)]
     pub media_cache_mb: usize,
+    /// How much of the checkpoint is read.
+    #[arg(skip)]
+    pub reading: Reading,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -133,20 +157,25 @@ pub enum DtypeArgument {
 pub struct RunOptions {
     #[command(flatten)]
     pub model: ModelOptions,
-    /// Question; answer it and exit
+    /// Question; answer it and exit. - reads it from standard input
     #[arg(short, long, value_name = "TEXT")]
     pub input: Option<String>,
-    /// Picture that the question is about: path or URL, repeatable
-    #[arg(long, value_name = "PATH|URL", requires = "input")]
-    pub image: Vec<String>,
-    /// Sound that the question is about: path or URL, repeatable
-    #[arg(long, value_name = "PATH|URL", requires = "input")]
-    pub audio: Vec<String>,
-    /// Clip that the question is about: path, folder of pictures, or URL, repeatable
-    #[arg(long, value_name = "PATH|URL", requires = "input")]
-    pub video: Vec<String>,
+    #[command(flatten)]
+    pub media: Attachments,
     #[command(flatten)]
     pub clip: ClipOptions,
+    /// Print the answer and what it took as JSON
+    #[arg(long, requires = "input")]
+    pub json: bool,
+    /// JSON schema that the answer has to be valid for
+    #[arg(long, value_name = "FILE")]
+    pub schema: Option<PathBuf>,
+    /// Print what the model would read, and how much that is, instead of asking it. Its weights are not read
+    #[arg(long, requires = "input")]
+    pub dry_run: bool,
+    /// Print words as they are, not set as Markdown, where the answer goes to a terminal
+    #[arg(long)]
+    pub plain: bool,
     /// What the model is told beforehand
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
@@ -156,6 +185,9 @@ pub struct RunOptions {
     /// Tokens of an answer at most
     #[arg(long, value_name = "TOKENS")]
     pub max_tokens: Option<usize>,
+    /// Tokens of an answer at least
+    #[arg(long, value_name = "TOKENS", default_value_t = 0)]
+    pub min_tokens: usize,
     /// 0 takes the most probable word always; higher is more varied
     #[arg(long, default_value_t = 0.0)]
     pub temperature: f32,
@@ -334,6 +366,10 @@ fn picture_size(text: &str) -> Result<(usize, usize), String> {
 }
 
 impl ModelOptions {
+    pub fn reading(self, reading: Reading) -> Self {
+        Self { reading, ..self }
+    }
+
     pub fn capacity(&self) -> Capacity {
         Capacity {
             memory_bytes: self.memory_mb.map(|mib| mib.saturating_mul(1 << 20)),

@@ -26,10 +26,21 @@ pub fn api_keys() -> Vec<String> {
     keys.split(',').map(str::trim).filter(|key| !key.is_empty()).map(str::to_string).collect()
 }
 
+/// The user's folder.
+pub fn home() -> Option<PathBuf> {
+    env::home_dir().filter(|home| !home.as_os_str().is_empty())
+}
+
+/// Where the program remembers what is of no use elsewhere.
+pub fn state() -> Option<PathBuf> {
+    let state = set("XDG_STATE_HOME").map(PathBuf::from);
+    let folder = state.or_else(|| Some(home()?.join(".local/state")))?;
+    Some(folder.join("mistralrs"))
+}
+
 fn default_home() -> PathBuf {
     let cache = set("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || env::home_dir().unwrap_or_default().join(".cache");
-    cache.unwrap_or_else(home).join("huggingface")
+    cache.unwrap_or_else(|| home().unwrap_or_default().join(".cache")).join("huggingface")
 }
 
 fn set(name: &str) -> Option<String> {

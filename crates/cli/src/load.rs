@@ -19,34 +19,7 @@ const BYTES: &str = "{msg:40!} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {e
 const TOKENS: &str = "{msg:40!} {bar:30} {pos}/{len} tokens {per_sec} {eta}";
 
 pub async fn load(options: ModelOptions, files: FileAccess, reach: Reach) -> Result<Model> {
-    let source = match &options.model_id {
-        Some(model) => model.parse()?,
-        None => {
-            eprintln!("{DEMO_NOTICE}");
-            ModelSource::Demo
-        }
-    };
-    let capacity = options.capacity();
-    // There are no accelerators yet, so what could be read asks for nothing.
-    drop(options.device_layers);
-    let matrix = options.imatrix.map(ImportanceSource::Matrix);
-    let options = LoadOptions {
-        dtype: options.dtype.into(),
-        quant: options.quant,
-        organization: options.isq_organization.into(),
-        topology: options.topology,
-        importance: matrix.or(options.calibration_file.map(ImportanceSource::Text)),
-        slice: options.matformer_slice_name.map(|name| SliceSource { table: options.matformer_config_path, name }),
-        tokenizer: options.tokenizer,
-        chat_template: options.chat_template,
-        jinja_explicit: options.jinja_explicit,
-        dialect: options.tool_dialect,
-        files,
-        reach,
-        context_max: options.max_seq_len,
-        capacity,
-        ..LoadOptions::new(source, environment::hub(options.hf_cache))
-    };
+    let options = LoadOptions { files, reach, ..options_of(options)? };
     let model = Model::load(options, progress()).await?;
     eprintln!("chat template from {}", model.template_source());
     if let Some(Coverage { known, quantised }) = model.importance() {
@@ -60,8 +33,39 @@ pub async fn load(options: ModelOptions, files: FileAccess, reach: Reach) -> Res
     Ok(model)
 }
 
+/// What the flags say.
+pub fn options_of(options: ModelOptions) -> Result<LoadOptions> {
+    let source = match &options.model_id {
+        Some(model) => model.parse()?,
+        None => {
+            eprintln!("{DEMO_NOTICE}");
+            ModelSource::Demo
+        }
+    };
+    let capacity = options.capacity();
+    // There are no accelerators yet, so what could be read asks for nothing.
+    drop(options.device_layers);
+    let matrix = options.imatrix.map(ImportanceSource::Matrix);
+    Ok(LoadOptions {
+        dtype: options.dtype.into(),
+        quant: options.quant,
+        organization: options.isq_organization.into(),
+        topology: options.topology,
+        importance: matrix.or(options.calibration_file.map(ImportanceSource::Text)),
+        slice: options.matformer_slice_name.map(|name| SliceSource { table: options.matformer_config_path, name }),
+        tokenizer: options.tokenizer,
+        chat_template: options.chat_template,
+        jinja_explicit: options.jinja_explicit,
+        dialect: options.tool_dialect,
+        context_max: options.max_seq_len,
+        capacity,
+        reading: options.reading,
+        ..LoadOptions::new(source, environment::hub(options.hf_cache))
+    })
+}
+
 /// A bar for each file that is downloaded, and one for what else takes its time.
-fn progress() -> OnProgress {
+pub fn progress() -> OnProgress {
     let bars = MultiProgress::new();
     let by_task: Mutex<HashMap<Task, ProgressBar>> = Mutex::default();
     Arc::new(move |progress: Progress| {

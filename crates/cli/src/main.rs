@@ -5,17 +5,20 @@
 //! Must never know: tensors, tokens, schedules, the JSON of the wire.
 
 mod args;
+mod attachments;
 mod bench;
+mod cache;
 mod doctor;
 mod environment;
 mod families;
 mod load;
 mod run;
 mod serve;
+mod tune;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Arguments, Command};
 
@@ -34,18 +37,29 @@ fn main() -> ExitCode {
                 Command::Bench(options) => bench::bench(options).await,
                 Command::Families => families::print(),
                 Command::Doctor(options) => doctor::doctor(&options),
+                Command::Tune(options) => tune::tune(options).await,
+                Command::Cache(options) => cache::cache(options),
+                Command::Completions { shell } => {
+                    clap_complete::generate(shell, &mut Arguments::command(), "mistralrs", &mut std::io::stdout());
+                    Ok(())
+                }
+                Command::Man { folder } => Ok(clap_mangen::generate_to(Arguments::command(), folder)?),
             }
         })
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {}", one_line(&e));
+            eprintln!("error: {}", in_words(&e));
             ExitCode::FAILURE
         }
     }
 }
 
-fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+/// One line; numbers in a table stay one.
+fn in_words(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<mistralrs::Error>() {
+        Some(e @ mistralrs::Error::Memory { .. }) => e.to_string(),
+        _ => format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "),
+    }
 }

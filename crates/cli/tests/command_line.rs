@@ -258,3 +258,143 @@ fn a_port_in_use_is_told_before_the_model_is_loaded() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains(&format!("cannot listen at 127.0.0.1:{port}")), "{}", text(&output.stderr));
 }
+
+#[test]
+fn media_are_shown_in_the_order_of_their_flags() {
+    let gemma = fixtures::model("gemma3n").unwrap().display().to_string();
+    let order = |flags: &[&str]| {
+        let output = mistralrs(&[&["run", "-m", &gemma, "--dry-run", "--json", "-i", "What?"], flags].concat());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&text(&output.stderr));
+        let kinds: Vec<String> = report["media"].as_array().unwrap().iter().map(|item| item["type"].to_string()).collect();
+        let prompt = report["prompt"].as_str().unwrap();
+        assert!(prompt.contains(" x ") && prompt.contains("What?"), "{prompt}");
+        kinds.join(" ")
+    };
+    let (picture, sound) = (demo("red_circle.png"), media("speech_16k.wav"));
+    assert_eq!(order(&["--image", &picture, "--audio", &sound]), r#""image" "audio""#);
+    assert_eq!(order(&["--audio", &sound, "--image", &picture]), r#""audio" "image""#);
+}
+
+#[test]
+fn what_a_model_would_read_is_told_without_its_weights() {
+    let (_kept, model) = spoiled("generation_config.json", "{}");
+    // The header stays, and nothing behind it is looked at.
+    let picture = demo("red_circle.png");
+    let output = mistralrs(&["run", "-m", &model, "--dry-run", "--image", &picture, "-i", "What?"]);
+    let (prompt, rest) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && prompt.contains("What?") && prompt.contains("_pad|> x "), "{prompt}{rest}");
+    assert!(rest.contains("messages[0].content[0]: image, ") && rest.lines().last().unwrap().contains(" of "), "{rest}");
+}
+
+#[test]
+fn an_answer_as_json_in_the_form_of_a_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = folder.path().join("schema.json");
+    std::fs::write(
+        &schema,
+        r#"{"type": "object", "properties": {"shape": {"enum": ["circle", "star"]}}, "required": ["shape"]}"#,
+    )
+    .unwrap();
+    let schema = schema.display().to_string();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_mistralrs"))
+        .args(["run", "--image", &demo("red_circle.png"), "--schema", &schema, "--json", "-i", "-"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut program.stdin.take().unwrap(), b"Which shape is in this picture?\n").unwrap();
+    let output = program.wait_with_output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let answer: serde_json::Value = serde_json::from_str(report["text"].as_str().unwrap()).unwrap();
+    assert!(["circle", "star"].contains(&answer["shape"].as_str().unwrap()), "{report}");
+    assert_eq!((&report["media"][0]["type"], &report["media"][0]["tokens"]), (&"image".into(), &report["tokens"]["media"]));
+    std::fs::write(&schema, "no schema").unwrap();
+    assert!(text(&mistralrs(&["run", "--schema", &schema, "-i", "?"]).stderr).contains("schema.json is no JSON schema"));
+}
+
+#[test]
+fn a_conversation_line_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("it.json");
+    let lines = [
+        format!("What is in '{}'?", demo("red_circle.png")),
+        format!("What is in this picture? {}", demo("red_circle.png")),
+        "/set max_tokens 3".into(),
+        "And where is it?".into(),
+        "/dance".into(),
+        format!("/image {}", demo("nothing.png")),
+        "What is this?".into(),
+        format!("/save {}", saved.display()),
+        "/exit".into(),
+        "never asked".into(),
+    ];
+    let mut program = Command::new(env!("CARGO_BIN_EXE_mistralrs"))
+        .arg("run")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut program.stdin.take().unwrap(), (lines.join("\n") + "\n").as_bytes()).unwrap();
+    let output = program.wait_with_output().unwrap();
+    let (answers, rest) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{rest}");
+    assert!(answers.contains("red circle"), "{answers}");
+    for part in ["image: ", "there is no /dance", "3 tokens", "cannot read", "saved as "] {
+        assert!(rest.contains(part), "{part:?} in {rest}");
+    }
+    let saved: serde_json::Value = serde_json::from_slice(&std::fs::read(saved).unwrap()).unwrap();
+    let turns: Vec<String> = saved.as_array().unwrap().iter().map(|turn| turn["role"].as_str().unwrap().into()).collect();
+    // What could not be answered is forgotten.
+    assert_eq!(turns.join(" "), "user assistant user assistant user assistant", "{saved}");
+    assert_eq!(saved[2]["media"][0], demo("red_circle.png").as_str());
+}
+
+#[test]
+fn the_cache_is_listed_and_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("models--org--name/blobs");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("a"), vec![0; 1234]).unwrap();
+    let cache = folder.path().display().to_string();
+    let list = || text(&mistralrs(&["cache", "list", "--json", "--hf-cache", &cache]).stdout);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&list()).unwrap(),
+        serde_json::json!([{"id": "org/name", "bytes": 1234}])
+    );
+    assert_eq!(mistralrs(&["cache", "delete", "-m", "org/other", "--hf-cache", &cache]).status.code(), Some(1));
+    assert!(mistralrs(&["cache", "delete", "-m", "org/name", "--hf-cache", &cache]).status.success());
+    assert_eq!(list().trim(), "[]");
+}
+
+#[test]
+fn what_fits_is_told_before_it_is_loaded() {
+    let model = fixtures::model("qwen2_vl").unwrap().display().to_string();
+    let tune = |flags: &[&str]| {
+        mistralrs(
+            &[&["tune", "-m", &model, "--max-seq-len", "64", "--encoder-cache-mb", "0", "--media-cache-mb", "0"], flags].concat(),
+        )
+    };
+    let table = text(&tune(&[]).stdout);
+    assert!(table.lines().any(|line| line.starts_with("q5k") && line.ends_with("recommended")), "{table}");
+    let rows: serde_json::Value = serde_json::from_slice(&tune(&["--json", "--profile", "quality"]).stdout).unwrap();
+    assert_eq!((&rows[0]["quant"], &rows[0]["recommended"]), (&serde_json::Value::Null, &true.into()), "{rows}");
+    let refused = tune(&["--memory-mb", "1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stdout).contains("too large") && text(&refused.stderr).contains("no format of this model fits"));
+    let refused = text(&mistralrs(&["run", "-m", &model, "--memory-mb", "1", "-i", "Hi"]).stderr);
+    for line in ["error: the model would take ", "weights of the language model ", "may be taken "] {
+        assert!(refused.lines().any(|found| found.starts_with(line)), "{line:?} in {refused}");
+    }
+}
+
+#[test]
+fn shells_and_readers_of_manuals_are_served() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(text(&mistralrs(&["completions", shell]).stdout).contains("max-seq-len"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert!(mistralrs(&["man", folder.path().to_str().unwrap()]).status.success());
+    let page = std::fs::read_to_string(folder.path().join("mistralrs-run.1")).unwrap();
+    assert!(page.contains("schema"), "{page}");
+}
