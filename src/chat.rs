@@ -1,6 +1,6 @@
 //! What is asked: messages with words and media, and how the answer is to be generated.
 
-use ::media::{AudioOptions, OptionError, VideoOptions};
+use ::media::{AudioOptions, ImageOptions, OptionError, VideoOptions};
 use engine::Sampling;
 use nn::MediaKind;
 use serde_json::{Map, Value, json};
@@ -92,8 +92,8 @@ pub enum Content {
 pub enum Part {
     /// Words.
     Text(String),
-    /// A picture.
-    Image(MediaSource),
+    /// A picture, and what is wanted of it.
+    Image(MediaSource, ImageOptions),
     /// A sound, and what is wanted of it.
     Audio(MediaSource, AudioOptions),
     /// A clip, and what is wanted of it.
@@ -112,7 +112,7 @@ pub(crate) struct Item<'a> {
 /// What a media part is taken for, and what is wanted of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Wanted {
-    Image,
+    Image(ImageOptions),
     Audio(AudioOptions),
     Video(VideoOptions),
 }
@@ -120,16 +120,24 @@ pub(crate) enum Wanted {
 impl Wanted {
     pub fn kind(&self) -> MediaKind {
         match self {
-            Self::Image => MediaKind::Image,
+            Self::Image(_) => MediaKind::Image,
             Self::Audio(_) => MediaKind::Audio,
             Self::Video(_) => MediaKind::Video,
+        }
+    }
+
+    /// With what is wanted of all pictures, where the request leaves it open.
+    pub fn or(self, pictures: &ImageOptions) -> Self {
+        match self {
+            Self::Image(options) => Self::Image(options.or(pictures)),
+            other => other,
         }
     }
 
     /// Refuses what makes no sense for any item.
     pub fn check(&self) -> Result<(), OptionError> {
         match self {
-            Self::Image => Ok(()),
+            Self::Image(options) => options.check(),
             Self::Audio(options) => options.check(),
             Self::Video(options) => options.check(),
         }
@@ -184,10 +192,26 @@ impl ChatRequest {
 }
 
 impl Part {
+    /// Where its media are, if it is any.
+    pub fn source(&self) -> Option<&MediaSource> {
+        match self {
+            Self::Text(_) => None,
+            Self::Image(source, _) | Self::Audio(source, _) | Self::Video(source, _) => Some(source),
+        }
+    }
+
+    /// The same, to be put elsewhere.
+    pub fn source_mut(&mut self) -> Option<&mut MediaSource> {
+        match self {
+            Self::Text(_) => None,
+            Self::Image(source, _) | Self::Audio(source, _) | Self::Video(source, _) => Some(source),
+        }
+    }
+
     fn item(&self, param: String) -> Option<Item<'_>> {
         let (source, wanted) = match self {
             Self::Text(_) => return None,
-            Self::Image(source) => (source, Wanted::Image),
+            Self::Image(source, options) => (source, Wanted::Image(*options)),
             Self::Audio(source, options) => (source, Wanted::Audio(*options)),
             Self::Video(source, options) => (source, Wanted::Video(*options)),
         };
@@ -218,7 +242,7 @@ impl Message {
         let media = |kind| json!({"type": shown_as(kind).name()});
         let part = |part: &Part| match part {
             Part::Text(text) => json!({"type": "text", "text": text}),
-            Part::Image(_) => media(MediaKind::Image),
+            Part::Image(..) => media(MediaKind::Image),
             Part::Audio(..) => media(MediaKind::Audio),
             Part::Video(..) => media(MediaKind::Video),
         };

@@ -1,12 +1,12 @@
 //! Load a multimodal model and talk to it.
 //!
 //! ```no_run
-//! use mistralrs::{ChatRequest, LoadOptions, Model, ModelSource, Part};
+//! use mistralrs::{ChatRequest, ImageOptions, LoadOptions, Model, ModelSource, Part};
 //!
 //! # async fn example(hub: mistralrs::Hub) -> Result<(), mistralrs::Error> {
 //! let options = LoadOptions::new("./my-model".parse()?, hub);
 //! let model = Model::load(options, std::sync::Arc::new(|_| ())).await?;
-//! let picture = Part::Image("photo.jpg".into());
+//! let picture = Part::Image("photo.jpg".into(), ImageOptions::default());
 //! let request = ChatRequest::user(vec![picture, Part::Text("What is this?".into())]);
 //! println!("{}", model.answer(&request).await?.text);
 //! # Ok(())
@@ -19,6 +19,7 @@
 //! Must never know: the JSON of any wire, tensors, what a family does with its media, schedules.
 
 mod answer;
+mod boxes;
 mod cached;
 mod calls;
 mod chat;
@@ -38,8 +39,9 @@ mod reach;
 mod source;
 mod topology;
 
-pub use ::media::{AudioOptions, Ffmpeg, OptionError, VideoOptions};
+pub use ::media::{AudioOptions, Detail, Ffmpeg, Image, ImageOptions, OptionError, VideoOptions};
 pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
+pub use boxes::BoundingBox;
 pub use cached::CachedModel;
 pub use calls::{Call, CallDelta};
 pub use chat::{ChatRequest, Content, MediaSource, Message, Part, RawPrompt, ToolChoice};
@@ -50,7 +52,7 @@ pub use hub::{Hub, OnProgress, Progress, Task};
 pub use importance::ImportanceSource;
 pub use load::{Capacity, Dtype, KvCache, LoadOptions, Model, SliceSource};
 pub use machine::{Machine, Memory};
-pub use media::{Received, Spent};
+pub use media::{Extent, Received, Spent};
 pub use models::{FAMILIES, Family};
 pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant, Reading};
 pub use plan::MemoryPlan;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use ::media::ImageOptions;
 use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, Marker, ModelError, Processor};
 use nn::{Coverage, DType, Files, Footprint, KvFormat, LoadSettings, NnError, Organization, Quant, Reading};
@@ -48,6 +49,8 @@ pub struct LoadOptions {
     pub files: FileAccess,
     /// Where media of requests may be downloaded from.
     pub reach: Reach,
+    /// What is wanted of pictures, where requests leave it open.
+    pub pictures: ImageOptions,
     /// Tokens of a sequence, where fewer than the model's own limit are wanted.
     pub context_max: Option<usize>,
     /// What it may take to serve requests.
@@ -143,6 +146,7 @@ pub(crate) struct Inner {
     pub context_max: usize,
     pub fetcher: Fetcher,
     pub media: MediaCache,
+    pub pictures: ImageOptions,
     pub engine: Engine,
     pub workers: tokio::sync::Semaphore,
     pub importance: Option<Coverage>,
@@ -171,6 +175,7 @@ impl LoadOptions {
             dialect: None,
             files: FileAccess::All,
             reach: Reach::Anywhere,
+            pictures: ImageOptions::default(),
             context_max: None,
             capacity: Capacity::default(),
             reading: Reading::Whole,
@@ -301,6 +306,7 @@ impl Inner {
             context_max: engine.context_max(),
             fetcher: Fetcher::new(options.files.clone(), options.reach.clone())?,
             media: MediaCache::new(options.capacity.media_bytes_max)?,
+            pictures: options.pictures,
             engine,
             workers: tokio::sync::Semaphore::new(workers),
             importance,

@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use ::media::{Interest, Limits, MediaError, Timing, Video, decode_audio, decode_image};
+use ::media::{ImageOptions, Interest, Limits, MediaError, OptionError, Timing, Video, decode_audio, decode_image};
 use engine::Recent;
 use models::{Media, ModelError, Processed, Processor};
 use nn::MediaKind;
@@ -50,8 +50,41 @@ pub struct Received {
     pub bytes: usize,
     /// Tokens that stand for it.
     pub tokens: usize,
+    /// How much there was of it.
+    pub extent: Extent,
+    /// Width and height, in pixels, of each picture, tile or frame that the model looks at.
+    pub views: Vec<(usize, usize)>,
     /// What it took.
     pub spent: Spent,
+}
+
+/// How much there is of a media item.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Extent {
+    /// A picture, turned as it is meant to be seen.
+    Picture {
+        /// In pixels.
+        width: usize,
+        /// In pixels.
+        height: usize,
+    },
+    /// A sound, or the part of it that is wanted.
+    Sound {
+        /// Its length.
+        seconds: f64,
+    },
+    /// A clip, or the part of it that is wanted.
+    Clip {
+        /// When the frames are shown that are looked at, in seconds.
+        times: Vec<f64>,
+    },
+}
+
+/// An item as model input, and what it was before.
+#[derive(Clone)]
+pub(crate) struct Made {
+    pub item: Processed,
+    pub extent: Extent,
 }
 
 impl AddAssign for Spent {
@@ -69,14 +102,14 @@ impl AddAssign for Spent {
 pub(crate) struct MediaCache {
     /// Drawn anew by every process, so that nobody can make two items that share a place.
     secret: [u8; 32],
-    processed: Mutex<Recent<Processed>>,
+    made: Mutex<Recent<Made>>,
 }
 
 impl MediaCache {
     pub fn new(bytes_max: usize) -> Result<Self, Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|e| Error::Source(format!("the system has no random numbers: {e}")))?;
-        Ok(Self { secret, processed: Mutex::new(Recent::new(bytes_max)) })
+        Ok(Self { secret, made: Mutex::new(Recent::new(bytes_max)) })
     }
 
     /// An item as model input. Found again only by requests with the same salt.
@@ -86,14 +119,14 @@ impl MediaCache {
         raw: Raw,
         salt: Option<&str>,
         interest: &Interest,
-    ) -> Result<(Processed, Spent), Error> {
+    ) -> Result<(Made, Spent), Error> {
         let key = self.key(&raw, salt);
         // A lock that a panic has poisoned is a memory that is lost, no more.
-        if let Some(found) = self.processed.lock().ok().and_then(|mut processed| processed.get(&key)) {
+        if let Some(found) = self.made.lock().ok().and_then(|mut made| made.get(&key)) {
             return Ok((found, Spent { remembered: 1, ..Spent::default() }));
         }
         let (param, kind) = (raw.param.clone(), raw.wanted.kind());
-        let (item, spent) = process(processor, raw, interest).map_err(|e| {
+        let (made, spent) = process(processor, raw, interest).map_err(|e| {
             let fault = match e {
                 ModelError::Media(MediaError::TooLarge { .. }) => Fault::TooLarge,
                 ModelError::Media(MediaError::Option(_)) => Fault::Invalid,
@@ -101,11 +134,11 @@ impl MediaCache {
             };
             Error::request(param, fault, e)
         })?;
-        if let Ok(mut processed) = self.processed.lock() {
-            let bytes = item.input.arrays.values().map(|array| array.data.len() * 4).sum();
-            processed.insert(key, item.clone(), bytes);
+        if let Ok(mut all) = self.made.lock() {
+            let bytes = made.item.input.arrays.values().map(|array| array.data.len() * 4).sum();
+            all.insert(key, made.clone(), bytes);
         }
-        Ok((item, spent))
+        Ok((made, spent))
     }
 
     /// Covers everything that an item's model input depends on, and who may know of it.
@@ -127,22 +160,24 @@ impl MediaCache {
 }
 
 /// Decodes and processes.
-fn process(processor: &dyn Processor, raw: Raw, interest: &Interest) -> Result<(Processed, Spent), ModelError> {
+fn process(processor: &dyn Processor, raw: Raw, interest: &Interest) -> Result<(Made, Spent), ModelError> {
     let limits = Limits::default();
     let began = Instant::now();
     let spent = |decode: Duration| Spent { decode, process: began.elapsed() - decode, ..Spent::default() };
     match (raw.wanted, raw.content) {
-        (Wanted::Image, Fetched::File(bytes)) => {
+        (Wanted::Image(options), Fetched::File(bytes)) => {
             let image = decode_image(&bytes, &limits)?;
-            let decode = began.elapsed();
-            let processed = processor.process(Media::Image(image))?;
-            Ok((processed, Spent { pictures: 1, ..spent(decode) }))
+            let (decode, extent) = (began.elapsed(), Extent::Picture { width: image.width(), height: image.height() });
+            let item = processor.process(Media::Image(image, options))?;
+            check_tokens(&item, &options)?;
+            Ok((Made { item, extent }, Spent { pictures: 1, ..spent(decode) }))
         }
         (Wanted::Audio(options), Fetched::File(bytes)) => {
             let audio = decode_audio(bytes, &options, &limits, interest)?;
-            let (decode, sound) = (began.elapsed(), Duration::from_secs_f64(audio.seconds()));
-            let processed = processor.process(Media::Audio(audio))?;
-            Ok((processed, Spent { sound, ..spent(decode) }))
+            let (decode, seconds) = (began.elapsed(), audio.seconds());
+            let item = processor.process(Media::Audio(audio))?;
+            let sound = Duration::from_secs_f64(seconds);
+            Ok((Made { item, extent: Extent::Sound { seconds } }, Spent { sound, ..spent(decode) }))
         }
         (Wanted::Video(options), content) => {
             let video = match content {
@@ -155,12 +190,25 @@ fn process(processor: &dyn Processor, raw: Raw, interest: &Interest) -> Result<(
             let video = video.with_interest(interest);
             let opened = began.elapsed();
             let clip = video.clip(&options, |part| processor.sample(part, &options))?;
-            let pictures = clip.times.len();
-            let processed = processor.process(Media::Video(clip))?;
-            Ok((processed, Spent { pictures, ..spent(opened + video.waited()) }))
+            let times = clip.times.clone();
+            let item = processor.process(Media::Video(clip))?;
+            let spent = Spent { pictures: times.len(), ..spent(opened + video.waited()) };
+            Ok((Made { item, extent: Extent::Clip { times } }, spent))
         }
         // Nobody fetches such a thing: a folder or list is asked for as a clip alone.
         (wanted, Fetched::Frames(..)) => Err(ModelError::Unusable(format!("a list of pictures is no {} input", wanted.kind()))),
+    }
+}
+
+/// Some pictures cannot be shown with so few tokens.
+fn check_tokens(item: &Processed, options: &ImageOptions) -> Result<(), ModelError> {
+    let tokens = item.tokens();
+    match options.max_tokens.filter(|most| tokens > *most) {
+        None => Ok(()),
+        Some(most) => {
+            let reason = format!("is {most}, but no fewer than {tokens} tokens can stand for this picture");
+            Err(MediaError::from(OptionError { field: "max_tokens", reason }).into())
+        }
     }
 }
 
@@ -177,13 +225,15 @@ mod tests {
         let frames = |files: &[&[u8]], at| Fetched::Frames(files.iter().map(|file| file.to_vec()).collect(), at);
         let base = VideoOptions::default();
         let audio = AudioOptions::default();
+        let image = ImageOptions::default();
         let item = |wanted, content, salt| cache.key(&Raw { param: String::new(), content, wanted }, salt);
         let clip = |content, options| item(Wanted::Video(options), content, None);
         let keys = [
-            item(Wanted::Image, file(b"ab"), None),
-            item(Wanted::Image, file(b"abc"), None),
-            item(Wanted::Image, file(b"ab"), Some("")),
-            item(Wanted::Image, file(b"ab"), Some("me")),
+            item(Wanted::Image(image), file(b"ab"), None),
+            item(Wanted::Image(image), file(b"abc"), None),
+            item(Wanted::Image(image), file(b"ab"), Some("")),
+            item(Wanted::Image(image), file(b"ab"), Some("me")),
+            item(Wanted::Image(ImageOptions { max_edge: Some(1), ..image }), file(b"ab"), None),
             item(Wanted::Audio(audio), file(b"ab"), None),
             item(Wanted::Audio(AudioOptions { start: Some(1.0), ..audio }), file(b"ab"), None),
             item(Wanted::Audio(AudioOptions { end: Some(1.0), ..audio }), file(b"ab"), None),
@@ -200,9 +250,9 @@ mod tests {
         for (i, key) in keys.iter().enumerate() {
             assert!(!keys[..i].contains(key), "key {i} is not the first of its kind");
         }
-        assert_eq!(keys[0], item(Wanted::Image, file(b"ab"), None));
+        assert_eq!(keys[0], item(Wanted::Image(image), file(b"ab"), None));
         let other = MediaCache::new(0).unwrap();
-        let again = Raw { param: String::new(), content: file(b"ab"), wanted: Wanted::Image };
+        let again = Raw { param: String::new(), content: file(b"ab"), wanted: Wanted::Image(image) };
         assert_ne!(keys[0], other.key(&again, None), "keys are a secret of the process");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ::media::Image;
+use ::media::{Image, ImageOptions};
 use engine::{CacheSize, EngineConfig};
 use models::{Measured, Media, Processor};
 use nn::{Footprint, KvFormat};
@@ -121,6 +121,6 @@ pub(crate) fn amount(bytes: usize) -> String {
 /// What it takes to encode a picture, where the model sees.
 fn picture(processor: &dyn Processor, footprint: &Footprint) -> Option<usize> {
     let blank = Image::new(PICTURE, PICTURE, vec![0; PICTURE * PICTURE * 3])?;
-    let processed = processor.process(Media::Image(blank)).ok()?;
+    let processed = processor.process(Media::Image(blank, ImageOptions::default())).ok()?;
     Some(footprint.encoding(&processed.input))
 }

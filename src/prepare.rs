@@ -15,7 +15,7 @@ use crate::constraint::constraint;
 use crate::fetch::{Fetched, Place};
 use crate::load::Inner;
 use crate::machine::Memory;
-use crate::media::{Raw, Received, Spent};
+use crate::media::{Made, Raw, Received, Spent};
 use crate::plan::amount;
 use crate::{Error, Fault};
 
@@ -48,7 +48,8 @@ const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 /// Fetches media (together), then decodes, processes and tokenizes on a worker thread.
 pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result<Prepared, Error> {
     request.sampling.validate().map_err(refused)?;
-    let media = if request.prompt.is_none() { request.media() } else { Vec::new() };
+    let mut media = if request.prompt.is_none() { request.media() } else { Vec::new() };
+    media.iter_mut().for_each(|item| item.wanted = item.wanted.or(&inner.pictures));
     check(inner, &media)?;
     let offer = Offer::read(inner, request)?;
     let rendered = match request.prompt {
@@ -84,10 +85,12 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
         let (mut spent, mut received) = (Spent::default(), Vec::new());
         let items = fetched.into_iter().map(|raw| {
             let (param, kind, bytes) = (raw.param.clone(), raw.wanted.kind(), raw.content.bytes());
-            let (item, took) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), &interest)?;
+            let (made, took) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), &interest)?;
+            let Made { item, extent } = made;
             check_memory(&shared, &item, &param)?;
             spent += took;
-            received.push(Received { param, kind, bytes, tokens: item.input.rows, spent: took });
+            let (tokens, views) = (item.tokens(), item.views.clone());
+            received.push(Received { param, kind, bytes, tokens, extent, views, spent: took });
             Ok(item)
         });
         let items = items.collect::<Result<Vec<_>, Error>>()?;

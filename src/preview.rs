@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::chat::{ChatRequest, RawPrompt};
+use ::media::{Image, Limits, decode_image};
+use nn::MediaKind;
+
+use crate::chat::{ChatRequest, MediaSource, RawPrompt};
+use crate::fetch::{Fetched, Place};
 use crate::load::Model;
 use crate::media::Received;
 use crate::prepare::prepare;
@@ -31,6 +35,20 @@ impl Model {
         let prepared = prepare(&self.inner, request).await?;
         let token_ids = prepared.prompt.tokens;
         Ok(Preview { text: self.spelled(&token_ids), token_ids, media: prepared.received })
+    }
+
+    /// A picture as it is meant to be seen, before a model's processor changes it.
+    ///
+    /// # Errors
+    /// It cannot be fetched or decoded.
+    pub async fn picture(&self, source: &MediaSource) -> Result<Image, Error> {
+        let place = Place { param: "picture", kind: MediaKind::Image };
+        let content = self.inner.fetcher.fetch(source, &place).await?;
+        let invalid = |e: String| Error::request("picture", Fault::Media(MediaKind::Image), e);
+        let Fetched::File(bytes) = content else { return Err(invalid("it is several".into())) };
+        let decoding = tokio::task::spawn_blocking(move || decode_image(&bytes, &Limits::default()));
+        let decoded = decoding.await.map_err(|e| Error::Generation(format!("decoding failed: {e}")))?;
+        decoded.map_err(|e| invalid(e.to_string()))
     }
 
     fn spelled(&self, ids: &[u32]) -> String {

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mistralrs::{Capacity, ChatRequest, Dtype, Finish, Hub, KvFormat, LoadOptions, MediaSource, Model, ModelSource, Part, Quant};
+use mistralrs::{
+    Capacity, ChatRequest, Dtype, Finish, Hub, ImageOptions, KvFormat, LoadOptions, MediaSource, Model, ModelSource, Part, Quant,
+};
 use serde_json::Value;
 
 /// Right answers in a hundred, by kind of question, that the checkpoint reaches in f32.
@@ -26,7 +28,7 @@ async fn demo(quant: Option<Quant>, cache_format: Option<KvFormat>) -> Model {
 }
 
 fn request(pictures: &[PathBuf], question: &str) -> ChatRequest {
-    let picture = |path: &PathBuf| Part::Image(MediaSource::Url(path.display().to_string()));
+    let picture = |path: &PathBuf| Part::Image(MediaSource::Url(path.display().to_string()), ImageOptions::default());
     let mut parts: Vec<Part> = pictures.iter().map(picture).collect();
     parts.push(Part::Text(question.into()));
     ChatRequest { tokens_max: Some(64), ..ChatRequest::user(parts) }

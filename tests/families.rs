@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mistralrs::{
-    AudioOptions, Capacity, ChatRequest, Dialect, Dtype, Grammar, Hub, LoadOptions, MediaKind, MediaSource, Model, ModelSource,
-    Part, Quant, Stats, ToolChoice, VideoOptions,
+    AudioOptions, Capacity, ChatRequest, Dialect, Dtype, Grammar, Hub, ImageOptions, LoadOptions, MediaKind, MediaSource, Model,
+    ModelSource, Part, Quant, Stats, ToolChoice, VideoOptions,
 };
 
 /// Tokens of a block of the cache.
@@ -34,7 +34,7 @@ fn asked_of(model: &Model, picture: &'static str) -> Option<&'static str> {
 
 fn about(picture: Option<&str>, question: &str) -> ChatRequest {
     let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo").join(name).display().to_string();
-    let media = picture.map(|name| Part::Image(MediaSource::Url(file(name))));
+    let media = picture.map(|name| Part::Image(MediaSource::Url(file(name)), ImageOptions::default()));
     let request = ChatRequest::user(media.into_iter().chain([Part::Text(question.into())]).collect());
     ChatRequest { tokens_max: Some(12), ignore_eos: true, ..request }
 }
@@ -79,7 +79,7 @@ async fn what_was_made_of_media_is_remembered_by_those_who_may_know() {
     let model = load("qwen2_vl", Capacity::default()).await;
     let forgetful = load("qwen2_vl", Capacity { media_bytes_max: 0, ..Capacity::default() }).await;
     let file = |name: &str| MediaSource::Url(format!("{}/fixtures/media/{name}", env!("CARGO_MANIFEST_DIR")));
-    let base = VideoOptions::default();
+    let (base, picture) = (VideoOptions::default(), ImageOptions::default());
     let clip = |options| Part::Video(file("motion_64x64_5fps.gif"), options);
     let frames = |count| MediaSource::Frames { frames: vec![file("photo_64x64.png"); count], timestamps: None };
     // Part, salt, (pictures that are decoded, items that are remembered)
@@ -95,8 +95,8 @@ async fn what_was_made_of_media_is_remembered_by_those_who_may_know() {
         (Part::Video(frames(3), base), None, (3, 0)),
         (Part::Video(frames(5), base), None, (5, 0)),
         (Part::Video(frames(3), base), None, (0, 1)),
-        (Part::Image(file("photo_64x64.png")), None, (1, 0)),
-        (Part::Image(file("photo_64x64.png")), None, (0, 1)),
+        (Part::Image(file("photo_64x64.png"), picture), None, (1, 0)),
+        (Part::Image(file("photo_64x64.png"), picture), None, (0, 1)),
     ];
     for (i, (part, salt, (pictures, remembered))) in cases.into_iter().enumerate() {
         let request =

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use mistralrs::{AudioOptions, Capacity, DeviceLayers, Dialect, Dtype, KvFormat, Organization, Quant, Reading, VideoOptions};
+use mistralrs::{
+    AudioOptions, Capacity, Detail, DeviceLayers, Dialect, Dtype, ImageOptions, KvFormat, Organization, Quant, Reading,
+    VideoOptions,
+};
 
 use crate::attachments::Attachments;
 use crate::cache::CacheOptions;
@@ -99,6 +102,8 @@ pub struct ModelOptions {
     /// Folder of downloaded models; otherwise the usual Hugging Face cache
     #[arg(long, value_name = "FOLDER")]
     pub hf_cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub pictures: PictureOptions,
     /// Tokens of a conversation at most, answer included
     #[arg(long, value_name = "TOKENS")]
     pub max_seq_len: Option<usize>,
@@ -126,6 +131,39 @@ pub struct ModelOptions {
     /// How much of the checkpoint is read.
     #[arg(skip)]
     pub reading: Reading,
+}
+
+/// What is wanted of pictures, unless a request says otherwise.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct PictureOptions {
+    /// How closely pictures are looked at: low is 512 pixels along a side at most, high as closely as the model can
+    #[arg(long, value_name = "auto|low|high")]
+    pub detail: Option<Detail>,
+    /// Pixels (width times height) of a picture that the model is shown, at least
+    #[arg(long, value_name = "PIXELS")]
+    pub min_pixels: Option<usize>,
+    /// Pixels (width times height) of a picture that the model is shown, at most
+    #[arg(long, value_name = "PIXELS")]
+    pub max_pixels: Option<usize>,
+    /// Tokens that stand for a picture, at most
+    #[arg(long, value_name = "TOKENS")]
+    pub max_tokens_per_image: Option<usize>,
+    /// Longer side of a picture that the model is shown, at most
+    #[arg(long, value_name = "PIXELS")]
+    pub max_edge: Option<usize>,
+}
+
+impl PictureOptions {
+    /// What they say, if it makes sense.
+    pub fn checked(self) -> anyhow::Result<ImageOptions> {
+        let Self { detail, min_pixels, max_pixels, max_tokens_per_image: max_tokens, max_edge } = self;
+        let options = ImageOptions { detail, min_pixels, max_pixels, max_tokens, max_edge };
+        options.check().map_err(|e| match e.field {
+            "max_tokens" => anyhow::anyhow!("--max-tokens-per-image {}", e.reason),
+            field => anyhow::anyhow!("--{} {}", field.replace('_', "-"), e.reason),
+        })?;
+        Ok(options)
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -170,6 +208,9 @@ pub struct RunOptions {
     /// JSON schema that the answer has to be valid for
     #[arg(long, value_name = "FILE")]
     pub schema: Option<PathBuf>,
+    /// Draw what the answer says where things are into the picture, as PNG
+    #[arg(long, value_name = "FILE", requires = "image", conflicts_with = "dry_run")]
+    pub draw_boxes: Option<PathBuf>,
     /// Print what the model would read, and how much that is, instead of asking it. Its weights are not read
     #[arg(long, requires = "input")]
     pub dry_run: bool,

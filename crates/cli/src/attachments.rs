@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use mistralrs::{MediaSource, Part};
+use mistralrs::{ImageOptions, MediaSource, Part};
 
 use crate::args::ClipOptions;
 
@@ -67,7 +67,7 @@ impl Attachment {
     pub fn part(self, clip: &ClipOptions) -> anyhow::Result<Part> {
         let source = MediaSource::Url(self.place);
         Ok(match self.kind {
-            Kind::Image => Part::Image(source),
+            Kind::Image => Part::Image(source, ImageOptions::default()),
             Kind::Audio => Part::Audio(source, clip.of_sound()),
             Kind::Video => Part::Video(source, clip.checked()?),
         })

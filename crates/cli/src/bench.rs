@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use mistralrs::{ChatRequest, Error, FileAccess, MediaKind, MediaSource, Model, Part, Piece, Reach, Summary};
+use mistralrs::{ChatRequest, Error, FileAccess, ImageOptions, MediaKind, MediaSource, Model, Part, Piece, Reach, Summary};
 use serde_json::{Value, json};
 
 use crate::args::BenchOptions;
@@ -270,7 +270,7 @@ impl Bench {
         let seed = self.random.u64(..);
         let level = |x: usize, y: usize| (seed >> ((x / 16 * 7 + y / 16 * 13) % 57)) as u8;
         bytes.extend((0..height).flat_map(|y| (0..line).map(move |x| level(x, y))));
-        Part::Image(MediaSource::Bytes(bytes))
+        Part::Image(MediaSource::Bytes(bytes), ImageOptions::default())
     }
 
     fn table(&self) -> String {

@@ -42,7 +42,7 @@ pub fn options_of(options: ModelOptions) -> Result<LoadOptions> {
             ModelSource::Demo
         }
     };
-    let capacity = options.capacity();
+    let (capacity, pictures) = (options.capacity(), options.pictures.checked()?);
     // There are no accelerators yet, so what could be read asks for nothing.
     drop(options.device_layers);
     let matrix = options.imatrix.map(ImportanceSource::Matrix);
@@ -57,6 +57,7 @@ pub fn options_of(options: ModelOptions) -> Result<LoadOptions> {
         chat_template: options.chat_template,
         jinja_explicit: options.jinja_explicit,
         dialect: options.tool_dialect,
+        pictures,
         context_max: options.max_seq_len,
         capacity,
         reading: options.reading,

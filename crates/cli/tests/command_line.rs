@@ -292,7 +292,7 @@ fn an_answer_as_json_in_the_form_of_a_schema() {
     let schema = folder.path().join("schema.json");
     std::fs::write(
         &schema,
-        r#"{"type": "object", "properties": {"shape": {"enum": ["circle", "star"]}}, "required": ["shape"]}"#,
+        r#"{"type": "object", "properties": {"shape": {"enum": ["circle", "star"]}}, "required": ["shape"], "additionalProperties": false}"#,
     )
     .unwrap();
     let schema = schema.display().to_string();
@@ -397,4 +397,30 @@ fn shells_and_readers_of_manuals_are_served() {
     assert!(mistralrs(&["man", folder.path().to_str().unwrap()]).status.success());
     let page = std::fs::read_to_string(folder.path().join("mistralrs-run.1")).unwrap();
     assert!(page.contains("schema"), "{page}");
+}
+
+#[test]
+fn boxes_are_drawn_into_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let (schema, drawn) = (folder.path().join("schema.json"), folder.path().join("drawn.png"));
+    // Random weights say where something is, too, if they have to.
+    let number = |least| serde_json::json!({"const": least});
+    let found = serde_json::json!({
+        "type": "object",
+        "properties": {"label": {"const": "it"}, "bbox_2d": {"type": "array", "prefixItems": [number(100), number(200), number(900), number(800)], "minItems": 4, "items": false}},
+        "required": ["label", "bbox_2d"],
+        "additionalProperties": false,
+    });
+    std::fs::write(&schema, found.to_string()).unwrap();
+    let model = fixtures::model("qwen2_vl").unwrap().display().to_string();
+    let (schema, picture) = (schema.display().to_string(), demo("red_circle.png"));
+    let arguments = ["run", "-m", &model, "--image", &picture, "--schema", &schema, "-i", "Where?", "--json"];
+    let output = mistralrs(&[&arguments[..], &["--draw-boxes", drawn.to_str().unwrap()]].concat());
+    let rest = text(&output.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&rest);
+    let size = report["media"][0]["extent"]["size"].clone();
+    let side = |i: usize, thousandths: f64| size[i].as_f64().unwrap() * thousandths / 1000.0;
+    let expected = serde_json::json!([{"label": "it", "box": [side(0, 100.0), side(1, 200.0), side(0, 900.0), side(1, 800.0)]}]);
+    assert_eq!(report["boxes"], expected, "{rest}");
+    assert!(rest.contains("red: it ") && std::fs::read(drawn).unwrap().starts_with(b"\x89PNG"), "{rest}");
 }

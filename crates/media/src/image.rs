@@ -2,10 +2,12 @@
 
 mod decode;
 mod jpeg;
+mod options;
 mod resize;
 
 pub use decode::decode_image;
 pub(crate) use decode::flatten;
+pub use options::{Detail, ImageOptions};
 pub use resize::Filter;
 
 /// RGB pixels, 8 bits per channel, row by row without padding.

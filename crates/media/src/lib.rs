@@ -21,7 +21,7 @@ mod video;
 pub use audio::{Audio, decode_audio};
 pub use error::MediaError;
 pub use ffmpeg::Ffmpeg;
-pub use image::{Filter, Image, decode_image};
+pub use image::{Detail, Filter, Image, ImageOptions, decode_image};
 pub use interest::Interest;
 pub use limits::Limits;
 pub use options::{AudioOptions, OptionError};

@@ -26,10 +26,23 @@ pub struct Family {
     pub modalities: &'static [MediaKind],
     /// Table of the published slices of its nested models, if it has any; see [`crate::SliceTable`].
     pub slices: Option<&'static str>,
+    /// How its models say where something is in a picture, if they were trained to.
+    pub boxes: Option<Boxes>,
     /// Reads the processor's configuration.
     pub processor: LoadProcessor,
     /// Builds the model from weights.
     pub model: LoadModel,
+}
+
+/// What the four numbers of a box in an answer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boxes {
+    /// Left, top, right and bottom, in thousandths of the picture's width and height.
+    Thousandths,
+    /// Top, left, bottom and right, in thousandths.
+    ThousandthsByLine,
+    /// Left, top, right and bottom, in pixels of the picture as the model is shown it.
+    Pixels,
 }
 
 /// All families, in the order of the table that users see.

@@ -45,6 +45,7 @@ mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_5;
 mod qwen3_vl;
+mod shown;
 mod siglip;
 mod special_tokens;
 mod text_only;
@@ -53,7 +54,7 @@ mod voxtral;
 mod whisper;
 
 pub use error::ModelError;
-pub use family::{FAMILIES, Family, LoadModel, LoadProcessor, Loaded, Measured, load, measure};
+pub use family::{Boxes, FAMILIES, Family, LoadModel, LoadProcessor, Loaded, Measured, load, measure};
 pub use matformer::SliceTable;
 pub use processor::{Marker, Media, Processed, Processor, media_in_words};
 pub use prompt::assemble;

@@ -17,6 +17,7 @@ pub const LLAMA: Family = Family {
     architectures: &["LlamaForCausalLM"],
     modalities: &[],
     slices: None,
+    boxes: None,
     processor: text_only::processor,
     model,
 };
@@ -27,6 +28,7 @@ pub const MISTRAL: Family = Family {
     architectures: &["MistralForCausalLM"],
     modalities: &[],
     slices: None,
+    boxes: None,
     processor: text_only::processor,
     model,
 };

@@ -17,6 +17,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Phi3ForCausalLM"],
     modalities: &[],
     slices: None,
+    boxes: None,
     processor,
     model,
 };

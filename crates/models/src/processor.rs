@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use media::{Audio, Clip, Image, VideoInfo, VideoOptions};
+use media::{Audio, Clip, Image, ImageOptions, VideoInfo, VideoOptions};
 use nn::{MediaInput, MediaKind, Prompt};
 use text::{NUMBER, OWN_LINE, Piece};
 
@@ -52,8 +52,8 @@ pub fn media_in_words(processor: &dyn Processor) -> BTreeMap<&'static str, &'sta
 
 /// A media item, decoded or about to be.
 pub enum Media<'a> {
-    /// A picture.
-    Image(Image),
+    /// A picture, and what is wanted of it.
+    Image(Image, ImageOptions),
     /// A sound, at the rate that it was recorded with.
     Audio(Audio),
     /// Sampled frames of a clip, which are decoded while they are processed.
@@ -64,7 +64,7 @@ impl Media<'_> {
     /// What it is.
     pub fn kind(&self) -> MediaKind {
         match self {
-            Self::Image(_) => MediaKind::Image,
+            Self::Image(..) => MediaKind::Image,
             Self::Audio(_) => MediaKind::Audio,
             Self::Video(_) => MediaKind::Video,
         }
@@ -81,8 +81,28 @@ impl Media<'_> {
 pub struct Processed {
     /// For [`nn::Model::encode`].
     pub input: Arc<MediaInput>,
-    /// Takes the place of the marker; the slots add up to `input.rows`.
+    /// Takes the place of the marker; the slots add up to `input.rows` where rows take the places of tokens.
     pub pieces: Vec<Piece>,
+    /// Width and height, in pixels, of each picture, tile or frame that the encoder looks at.
+    pub views: Vec<(usize, usize)>,
+}
+
+impl Processed {
+    /// An item that is heard.
+    pub fn heard(input: MediaInput, pieces: Vec<Piece>) -> Self {
+        Self { input: input.into(), pieces, views: Vec::new() }
+    }
+
+    /// An item that is seen as these pictures.
+    pub fn seen<'a>(input: MediaInput, pieces: Vec<Piece>, views: impl IntoIterator<Item = &'a Image>) -> Self {
+        let views = views.into_iter().map(|view| (view.width(), view.height())).collect();
+        Self { input: input.into(), pieces, views }
+    }
+
+    /// Tokens that stand for it.
+    pub fn tokens(&self) -> usize {
+        self.pieces.iter().map(|piece| if let Piece::Slots { count, .. } = piece { *count } else { 0 }).sum()
+    }
 }
 
 /// Makes media into model input. Pure: the same item always gives the same arrays.
@@ -102,7 +122,8 @@ pub trait Processor: Send + Sync {
         vec![0]
     }
 
-    /// Resizes, cuts and normalises an item.
+    /// Resizes, cuts and normalises an item. Of a picture no more is shown than is wanted, where that can be; who takes any size does
+    /// that by [`shown`](crate::shown::shown).
     ///
     /// # Errors
     /// [`ModelError::Unusable`] when this family cannot take the item, [`ModelError::Media`] when a frame cannot be decoded.

@@ -82,7 +82,7 @@ impl App {
         for (i, message) in request.messages.iter_mut().enumerate() {
             let Content::Parts(parts) = &mut message.content else { continue };
             for (j, part) in parts.iter_mut().enumerate() {
-                let (Part::Image(source) | Part::Audio(source, _) | Part::Video(source, _)) = part else { continue };
+                let Some(source) = part.source_mut() else { continue };
                 self.take_from_shelf(source).map_err(|reason| {
                     let at = format!("messages[{i}].content[{j}]");
                     Failure::invalid(&at, format!("{at}: {reason}"))
@@ -124,9 +124,5 @@ fn names_uploads(message: &Message) -> bool {
         }
     }
     let Content::Parts(parts) = &message.content else { return false };
-    let source = |part: &Part| match part {
-        Part::Text(_) => false,
-        Part::Image(source) | Part::Audio(source, _) | Part::Video(source, _) => is_upload(source),
-    };
-    parts.iter().any(source)
+    parts.iter().filter_map(Part::source).any(is_upload)
 }

@@ -2,11 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mistralrs::{AudioOptions, Content, MediaSource, Part, VideoOptions};
+use mistralrs::{AudioOptions, Content, ImageOptions, MediaSource, Part, VideoOptions};
 use serde_json::Value;
 
 use crate::error::Failure;
-use crate::{audio, video};
+use crate::{audio, image, video};
 
 const KINDS: &str = "text, image_url, audio_url, input_audio, video_url, video, file, or one of OpenAI's input_ kinds";
 
@@ -46,7 +46,7 @@ pub fn part(value: &Value, at: &str) -> Result<Part, Failure> {
     match kind {
         "text" | "input_text" | "output_text" => text(value, "text", at),
         "refusal" => text(value, "refusal", at),
-        "image_url" | "input_image" | "image" => image(value, at),
+        "image_url" | "input_image" | "image" => image::part(value, at),
         "audio_url" | "input_audio" => audio::part(value, kind, at),
         "video_url" | "video" | "input_video" => video::part(value, at),
         "file" | "input_file" => file(value, at),
@@ -61,13 +61,6 @@ fn text(value: &Value, field: &str, at: &str) -> Result<Part, Failure> {
 
 fn missing(at: &str, field: &str) -> Failure {
     Failure::invalid(format!("{at}.{field}"), format!("{at}.{field} is missing or not a text"))
-}
-
-/// `{"image_url": {"url": …}}`, `{"image_url": …}` or `{"image": …}`.
-fn image(value: &Value, at: &str) -> Result<Part, Failure> {
-    let field = if value["image"].is_null() { "image_url" } else { "image" };
-    let url = value[field].as_str().or_else(|| value[field]["url"].as_str());
-    url.map(|url| Part::Image(url.into())).ok_or_else(|| missing(at, &format!("{field}.url")))
 }
 
 /// A file that came with the message (`file_data`) or lies elsewhere (`file_url`). What it is, is told by the type that its data URL
@@ -87,7 +80,7 @@ fn file(value: &Value, at: &str) -> Result<Part, Failure> {
     };
     let data = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));
     match kind_of(data.map_or("", |(head, _)| head), name.unwrap_or(&url)) {
-        FileKind::Image => Ok(Part::Image(MediaSource::Url(url))),
+        FileKind::Image => Ok(Part::Image(MediaSource::Url(url), ImageOptions::default())),
         FileKind::Audio => Ok(Part::Audio(MediaSource::Url(url), AudioOptions::default())),
         FileKind::Video => Ok(Part::Video(MediaSource::Url(url), VideoOptions::default())),
         FileKind::Pdf => Err(refuse("file_data", "is a PDF, which is not read; send its pages as pictures or its text")),
@@ -136,6 +129,15 @@ mod tests {
 
     use super::*;
 
+    /// A part, with those options that are given.
+    fn said(part: &Part) -> String {
+        let Part::Image(source, options) = part else { return format!("{part:?}") };
+        let all = format!("{options:?}");
+        let fields = all.trim_start_matches("ImageOptions { ").trim_end_matches(" }").split(", ");
+        let given: Vec<&str> = fields.filter(|field| !field.ends_with("None")).collect();
+        format!("Image({source:?}, {})", if given.is_empty() { "none".into() } else { given.join(", ") })
+    }
+
     #[test]
     fn every_spelling_is_read() {
         let png = "data:image/png;base64,AA==";
@@ -145,18 +147,20 @@ mod tests {
             (json!({"type": "text", "text": "a"}), "Text(\"a\")"),
             (json!({"type": "input_text", "text": "a"}), "Text(\"a\")"),
             (json!({"type": "output_text", "text": "a"}), "Text(\"a\")"),
-            (json!({"type": "image_url", "image_url": "u"}), "Image(Url(\"u\"))"),
-            (json!({"type": "image_url", "image_url": {"url": "u", "detail": "low"}}), "Image(Url(\"u\"))"),
-            (json!({"type": "input_image", "image_url": "u"}), "Image(Url(\"u\"))"),
-            (json!({"type": "image", "image": "u"}), "Image(Url(\"u\"))"),
+            (json!({"type": "image_url", "image_url": "u"}), "Image(Url(\"u\"), none)"),
+            (json!({"type": "image_url", "image_url": {"url": "u", "detail": "low"}}), "Image(Url(\"u\"), detail: Some(Low))"),
+            (json!({"type": "input_image", "image_url": "u", "max_edge": 9}), "Image(Url(\"u\"), max_edge: Some(9))"),
+            (json!({"type": "image", "image": "u", "min_pixels": 9}), "Image(Url(\"u\"), min_pixels: Some(9))"),
+            (json!({"type": "input_image", "image_url": "u"}), "Image(Url(\"u\"), none)"),
+            (json!({"type": "image", "image": "u"}), "Image(Url(\"u\"), none)"),
             (json!({"type": "file", "file": {"file_data": note, "filename": "n.txt"}}), "Text(\"n.txt:\\nwords\")"),
             (json!({"type": "input_file", "file_data": note}), "Text(\"words\")"),
-            (json!({"type": "input_file", "file_data": png}), "Image(Url(\"data:image/png;base64,AA==\"))"),
-            (json!({"type": "input_file", "file_url": "https://a/b.jpg"}), "Image(Url(\"https://a/b.jpg\"))"),
+            (json!({"type": "input_file", "file_data": png}), "Image(Url(\"data:image/png;base64,AA==\"), none)"),
+            (json!({"type": "input_file", "file_url": "https://a/b.jpg"}), "Image(Url(\"https://a/b.jpg\"), none)"),
         ];
         for (value, expected) in cases {
             let part = part(&value, "here").unwrap_or_else(|e| panic!("{value}: {e:?}"));
-            assert_eq!(format!("{part:?}"), expected, "{value}");
+            assert_eq!(said(&part), expected, "{value}");
         }
         let cases = [
             (json!({"type": "file", "file": {}}), "here.file.file_data"),
@@ -164,7 +168,12 @@ mod tests {
             (json!({"type": "file", "file": {"file_data": "AA=="}}), "here.file.file_data"),
             (json!({"type": "input_file", "file_url": "https://a/b.doc"}), "here.file_url"),
             (json!({"type": "input_file", "file_data": "data:application/pdf;base64,AA=="}), "here.file_data"),
-            (json!({"type": "input_image"}), "here.image_url.url"),
+            (json!({"type": "input_image"}), "here.image_url"),
+            (json!({"type": "image_url", "image_url": {}}), "here.image_url.url"),
+            (json!({"type": "image_url", "image_url": {"url": "u", "detail": "some"}}), "here.image_url.detail"),
+            (json!({"type": "image_url", "image_url": {"url": "u", "max_pixels": -1}}), "here.image_url.max_pixels"),
+            (json!({"type": "image_url", "image_url": {"url": "u", "max_tokens": 0}}), "here.image_url.max_tokens"),
+            (json!({"type": "input_image", "image_url": "u", "max_edge": "x"}), "here.max_edge"),
             (json!({"type": "hologram"}), "here.type"),
             (json!({"type": "text"}), "here.text"),
             (json!(3), "here.type"),

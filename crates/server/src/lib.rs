@@ -16,6 +16,7 @@ mod completions;
 mod content;
 mod edge;
 mod error;
+mod image;
 mod messages;
 mod metrics;
 mod options;

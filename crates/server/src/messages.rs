@@ -11,11 +11,11 @@ use serde_json::{Map, Value, json};
 
 use crate::answers::{Wire, named};
 use crate::app::App;
-use crate::content;
 use crate::error::Failure;
 use crate::options::{self, check_stops};
 use crate::payload::{Json, read_as};
 use crate::places::Places;
+use crate::{content, image};
 
 #[derive(Debug, Deserialize)]
 struct MessagesBody {
@@ -223,7 +223,8 @@ impl Turn {
                 return Ok(());
             }
             Some("image") if block.get("source").is_some() => {
-                Part::Image(MediaSource::Url(source(&block["source"], &format!("{at}.source"))?))
+                let source = MediaSource::Url(source(&block["source"], &format!("{at}.source"))?);
+                Part::Image(source, image::options(block, &at)?)
             }
             Some("document") => document(block, &at)?,
             _ => content::part(block, &at)?,

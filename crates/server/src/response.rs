@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mistralrs::{Answer, Call, CallDelta, Delta, Finish, MediaKind, Received, Summary, Token};
+use mistralrs::{Answer, Call, CallDelta, Delta, Extent, Finish, MediaKind, Received, Summary, Token};
 use serde_json::{Value, json};
 
 use crate::chat::Shape;
@@ -210,17 +210,28 @@ pub fn media(received: &[Received]) -> Value {
     let millis = |time: std::time::Duration| time.as_micros() as f64 / 1e3;
     let item = |item: &Received| {
         let spent = &item.spent;
-        json!({
+        let mut receipt = json!({
             "param": item.param,
             "type": item.kind.name(),
             "bytes": item.bytes,
             "tokens": item.tokens,
             "cached": spent.remembered > 0,
-            "frames": (item.kind == MediaKind::Video && spent.remembered == 0).then_some(spent.pictures),
-            "seconds": (item.kind == MediaKind::Audio && spent.remembered == 0).then_some(spent.sound.as_secs_f64()),
             "decode_ms": millis(spent.decode),
             "process_ms": millis(spent.process),
-        })
+        });
+        match &item.extent {
+            Extent::Picture { width, height } => {
+                receipt["size"] = json!([width, height]);
+                receipt["views"] = json!(item.views);
+            }
+            Extent::Sound { seconds } => receipt["seconds"] = json!(seconds),
+            Extent::Clip { times } => {
+                receipt["frames"] = json!(times.len());
+                receipt["timestamps"] = json!(times);
+                receipt["frame_size"] = json!(item.views.first());
+            }
+        }
+        receipt
     };
     received.iter().map(item).collect()
 }

@@ -322,3 +322,42 @@ async fn a_sound_is_written_down() {
     assert_eq!(send(&server, cut.body(Body::from("--edge\r\nContent-Dis")).unwrap()).await.0, 400);
     assert_eq!(ask(&server, "/v1/audio/transcriptions", &json!({})).await.0, 415);
 }
+
+#[tokio::test]
+async fn a_picture_is_shown_as_it_is_wanted_and_the_receipt_says_so() {
+    let server = &server().await;
+    let data = base64("four_shapes.png");
+    let url = format!("data:image/png;base64,{data}");
+    let chat = |part: Value| json!({"messages": [{"role": "user", "content": [part]}], "return_media": true, "max_tokens": 1});
+    let wanted = |options: Value| {
+        let mut body = json!({"url": url});
+        body.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        chat(json!({"type": "image_url", "image_url": body}))
+    };
+    let whole = answer(server, CHAT, &wanted(json!({}))).await["media"][0].clone();
+    let small = answer(server, CHAT, &wanted(json!({"max_edge": 32}))).await["media"][0].clone();
+    assert_eq!((&small["views"], &small["tokens"]), (&json!([[28, 28]]), &json!(1)));
+    assert_eq!(small["size"], whole["size"]);
+    // The other spellings say the same.
+    let beside = chat(json!({"type": "input_image", "image_url": url, "max_edge": 32}));
+    assert_eq!(answer(server, CHAT, &beside).await["media"][0]["views"], small["views"]);
+    let source = json!({"type": "base64", "media_type": "image/png", "data": data});
+    let block = json!({"type": "image", "source": source, "max_edge": 32});
+    let counted = json!({"messages": [{"role": "user", "content": [block]}]});
+    let plain = json!({"messages": [{"role": "user", "content": [{"type": "image", "source": source}]}]});
+    let [all, reduced] = [plain, counted].map(|body| async move { answer(server, "/v1/messages/count_tokens", &body).await });
+    let [all, reduced] = [all.await, reduced.await].map(|counted| counted["input_tokens"].as_u64().unwrap());
+    assert_eq!(all - reduced, whole["tokens"].as_u64().unwrap() - small["tokens"].as_u64().unwrap());
+    let (status, few) = ask(server, CHAT, &wanted(json!({"max_tokens": 1, "min_pixels": 90_000}))).await;
+    assert_eq!((status, &few["media"][0]["tokens"]), (200, &json!(1)), "a limit goes before what is wanted at least");
+    // Options that cannot be kept are refused by their place.
+    let cases = [
+        (json!({"max_pixels": 0}), "messages[0].content[0].image_url.max_pixels"),
+        (json!({"min_pixels": 9, "max_pixels": 8}), "messages[0].content[0].image_url.min_pixels"),
+        (json!({"detail": "medium"}), "messages[0].content[0].image_url.detail"),
+    ];
+    for (options, param) in cases {
+        let (status, answer) = ask(server, CHAT, &wanted(options)).await;
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{answer}");
+    }
+}

@@ -1,5 +1,6 @@
 //! `mistralrs run`: one question, or a conversation.
 
+mod boxes;
 mod command;
 mod markdown;
 mod report;
@@ -30,11 +31,21 @@ pub async fn run(options: RunOptions) -> Result<()> {
         return talk::Talk::new(model, request, options).run(load).await;
     };
     let request = asked(request, &options, question)?;
-    match (options.dry_run, options.json) {
-        (true, json) => report::preview(&model, &request, json).await,
-        (false, true) => report::json(&model.answer(&request).await?),
-        (false, false) => answer(&model, &request, options.plain).await.map(drop),
+    if options.dry_run {
+        return report::preview(&model, &request, options.json).await;
     }
+    if !options.json && options.draw_boxes.is_none() {
+        return write(&model, &request, options.plain, &mut String::new()).await;
+    }
+    let answer = model.answer(&request).await?;
+    if !options.json {
+        println!("{}", answer.text);
+    }
+    let boxes = match &options.draw_boxes {
+        Some(path) => Some(boxes::draw(&model, &request, &answer, path).await?),
+        None => None,
+    };
+    if options.json { report::json(&answer, boxes.as_deref()) } else { Ok(()) }
 }
 
 /// What is the same for all questions.
@@ -90,14 +101,8 @@ fn said(mut from: impl Read, name: &str) -> Result<String> {
     Ok(text.trim_end().to_string())
 }
 
-/// Streams the answer to standard output; thoughts and figures to standard error.
-async fn answer(model: &Model, request: &ChatRequest, plain: bool) -> Result<String> {
-    let mut text = String::new();
-    let finished = write(model, request, plain, &mut text).await;
-    finished.map(|()| text)
-}
-
-/// The same, into a text that stays when it is broken off.
+/// Streams the answer to standard output, thoughts and figures to standard error. `text` has what was said so far, when it is broken off
+/// too.
 async fn write(model: &Model, request: &ChatRequest, plain: bool, text: &mut String) -> Result<()> {
     let mut stream = model.stream(request).await?;
     let mut markdown = if plain { None } else { Markdown::new() };

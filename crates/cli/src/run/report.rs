@@ -1,7 +1,7 @@
 //! An answer, or what would be asked, as a table or JSON.
 
 use anyhow::Result;
-use mistralrs::{Answer, ChatRequest, Finish, Model, Preview, Received};
+use mistralrs::{Answer, BoundingBox, ChatRequest, Extent, Finish, Model, Preview, Received};
 use serde_json::{Value, json};
 
 /// What a model would read.
@@ -15,14 +15,33 @@ pub async fn preview(model: &Model, request: &ChatRequest, as_json: bool) -> Res
         return Ok(());
     }
     println!("{}", preview.text);
-    let media = preview.media.iter().map(|item| format!("{}: {}, {} tokens", item.param, item.kind, item.tokens));
-    media.for_each(|line| eprintln!("{line}"));
+    preview.media.iter().for_each(|item| eprintln!("{}", in_words(item)));
     eprintln!("{} of {} tokens", preview.token_ids.len(), model.context_max());
     Ok(())
 }
 
-/// An answer, and what it took.
-pub fn json(answer: &Answer) -> Result<()> {
+/// "messages[0].content[0]: image, 640x480, shown as 5 of 336x336, 720 tokens"
+fn in_words(item: &Received) -> String {
+    let Received { param, kind, tokens, extent, views, .. } = item;
+    let extent = match extent {
+        Extent::Picture { width, height } => format!("{width}x{height}"),
+        Extent::Sound { seconds } => format!("{seconds:.2} s"),
+        Extent::Clip { times } => {
+            let times: Vec<String> = times.iter().map(|time| format!("{time:.2}")).collect();
+            format!("frames at {} s", times.join(", "))
+        }
+    };
+    let alike = |views: &[(usize, usize)]| match views {
+        [(width, height)] => format!("{width}x{height}"),
+        views => format!("{} of {}x{}", views.len(), views[0].0, views[0].1),
+    };
+    let shown: Vec<String> = views.chunk_by(|a, b| a == b).map(alike).collect();
+    let shown = if shown.is_empty() { String::new() } else { format!(", shown as {}", shown.join(" and ")) };
+    format!("{param}: {kind}, {extent}{shown}, {tokens} tokens")
+}
+
+/// An answer, and what it took; the boxes in it, if they were looked for.
+pub fn json(answer: &Answer, boxes: Option<&[BoundingBox]>) -> Result<()> {
     let Answer { text, reasoning, summary, received, .. } = answer;
     let usage = &summary.usage;
     let seconds = |time: std::time::Duration| (time.as_secs_f64() * 1e4).round() / 1e4;
@@ -36,6 +55,7 @@ pub fn json(answer: &Answer) -> Result<()> {
             Finish::Length => "length",
         },
         "media": media,
+        "boxes": boxes.map(|boxes| boxes.iter().map(as_json).collect::<Vec<_>>()),
         "tokens": {
             "prompt": usage.prompt_tokens,
             "media": usage.media_tokens,
@@ -55,13 +75,25 @@ pub fn json(answer: &Answer) -> Result<()> {
     Ok(())
 }
 
+fn as_json(found: &BoundingBox) -> Value {
+    let BoundingBox { label, left, top, right, bottom } = found;
+    json!({"label": label, "box": [left, top, right, bottom]})
+}
+
 fn receipt(item: &Received) -> Value {
-    let Received { param, kind, bytes, tokens, spent } = item;
+    let Received { param, kind, bytes, tokens, extent, views, spent } = item;
+    let extent = match extent {
+        Extent::Picture { width, height } => json!({"size": [width, height]}),
+        Extent::Sound { seconds } => json!({"seconds": seconds}),
+        Extent::Clip { times } => json!({"timestamps": times}),
+    };
     json!({
         "param": param,
         "type": kind.name(),
         "bytes": bytes,
         "tokens": tokens,
+        "extent": extent,
+        "views": views,
         "seconds": {"decoded": spent.decode.as_secs_f64(), "processed": spent.process.as_secs_f64()},
     })
 }

@@ -153,7 +153,7 @@ fn said(parts: &[Part]) -> (Vec<String>, &str) {
     for part in parts {
         match part {
             Part::Text(words) => text = words,
-            Part::Image(source) | Part::Audio(source, _) | Part::Video(source, _) => media.push(source.to_string()),
+            part => media.extend(part.source().map(ToString::to_string)),
         }
     }
     (media, text)

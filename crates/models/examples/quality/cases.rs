@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use media::{Limits, decode_image};
+use media::{ImageOptions, Limits, decode_image};
 use mistralrs_models::{Loaded, Marker, Media, assemble, media_in_words};
 use nn::{Encoded, Files, Prompt};
 use serde::Deserialize;
@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
         let mut items = Vec::new();
         if let Some(picture) = question.picture {
             let picture = decode_image(&std::fs::read(folder.join(picture))?, &Limits::default())?;
-            items.push(self.model.processor.process(Media::Image(picture))?);
+            items.push(self.model.processor.process(Media::Image(picture, ImageOptions::default()))?);
             content.insert(0, json!({"type": "image"}));
         }
         let messages = vec![json!({"role": "user", "content": content})];

@@ -23,6 +23,7 @@ pub const GEMMA: Family = Family {
     architectures: &["GemmaForCausalLM"],
     modalities: &[],
     slices: None,
+    boxes: None,
     processor: text_only::processor,
     model: load,
 };

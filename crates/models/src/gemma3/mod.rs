@@ -19,6 +19,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Gemma3ForConditionalGeneration"],
     modalities: &[Image],
     slices: None,
+    boxes: None,
     processor: processor::load,
     model: model::load,
 };
@@ -29,6 +30,7 @@ pub const TEXT: Family = Family {
     architectures: &["Gemma3ForCausalLM"],
     modalities: &[],
     slices: None,
+    boxes: None,
     processor: text_only::processor,
     model: model::load_text,
 };

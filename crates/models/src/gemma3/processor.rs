@@ -6,6 +6,7 @@ use text::Piece;
 use super::config::{Config, PIXELS, ProcessorConfig};
 use crate::config::{CONFIG, PREPROCESSOR, require};
 use crate::pixels::Pixels;
+use crate::shown::shown;
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 const BEGIN: &str = "<start_of_image>";
@@ -36,10 +37,21 @@ impl Processor for Gemma3 {
     }
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
-        let Media::Image(image) = media else { return Err(media.refused()) };
-        let crops = self.crops(&image);
+        let Media::Image(image, wanted) = media else { return Err(media.refused()) };
+        shown(&image, &wanted, |image| Ok(self.image(image)))
+    }
+
+    /// The rows of one view see each other in both directions.
+    fn arrange(&self, prompt: &mut Prompt) {
+        prompt.islands = prompt.media.iter().flat_map(|item| item.at.iter().cloned()).collect();
+    }
+}
+
+impl Gemma3 {
+    fn image(&self, image: &Image) -> Processed {
+        let crops = self.crops(image);
         let views: Vec<Image> =
-            std::iter::once(&image).chain(&crops).map(|view| view.resize(self.side, self.side, self.pixels.filter)).collect();
+            std::iter::once(image).chain(&crops).map(|view| view.resize(self.side, self.side, self.pixels.filter)).collect();
         let input = MediaInput::new(MediaKind::Image, views.len() * self.rows, [("pixel_values", self.pixels.planes(&views))]);
         let mut pieces = Vec::new();
         let words = |words: &str| Piece::Text(words.to_string());
@@ -54,16 +66,9 @@ impl Processor for Gemma3 {
                 self.block(&mut pieces);
             }
         }
-        Ok(Processed { input: input.into(), pieces })
+        Processed::seen(input, pieces, &views)
     }
 
-    /// The rows of one view see each other in both directions.
-    fn arrange(&self, prompt: &mut Prompt) {
-        prompt.islands = prompt.media.iter().flat_map(|item| item.at.iter().cloned()).collect();
-    }
-}
-
-impl Gemma3 {
     fn block(&self, pieces: &mut Vec<Piece>) {
         pieces.push(Piece::Text(format!("\n\n{BEGIN}")));
         pieces.push(Piece::Slots { token: self.image_token, count: self.rows });

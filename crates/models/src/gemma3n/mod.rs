@@ -21,7 +21,7 @@ mod text;
 
 use nn::MediaKind::{Audio, Image, Video};
 
-use crate::Family;
+use crate::{Boxes, Family};
 
 pub const FAMILY: Family = Family {
     name: "gemma3n",
@@ -29,6 +29,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Gemma3nForConditionalGeneration"],
     modalities: &[Image, Audio, Video],
     slices: Some(include_str!("../../../../matformer_configs/gemma3n.csv")),
+    boxes: Some(Boxes::ThousandthsByLine),
     processor: processor::load,
     model: model::load,
 };

@@ -10,6 +10,7 @@ use super::model::PICTURES;
 use super::sound::Sound;
 use crate::config::{PREPROCESSOR, read, require};
 use crate::pixels::{PixelDefaults, Pixels, Size};
+use crate::shown::shown;
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 const IMAGE: &str = "<image_soft_token>";
@@ -75,15 +76,21 @@ impl Processor for Gemma3n {
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
         let [height, width] = self.size;
         let view = |image: &Image| image.resize(width, height, self.pixels.filter);
-        let views = match media {
-            Media::Image(image) => vec![view(&image)],
-            Media::Audio(audio) => return self.sound.process(audio),
-            Media::Video(clip) => clip.each(|frame| Ok::<_, ModelError>(view(&frame)))?,
-        };
+        match media {
+            Media::Image(image, wanted) => shown(&image, &wanted, |image| Ok(self.seen(&[view(image)]))),
+            Media::Audio(audio) => self.sound.process(audio),
+            Media::Video(clip) => Ok(self.seen(&clip.each(|frame| Ok::<_, ModelError>(view(&frame)))?)),
+        }
+    }
+}
+
+impl Gemma3n {
+    /// Pictures, or frames of a clip.
+    fn seen(&self, views: &[Image]) -> Processed {
         let pieces = views.iter().flat_map(|_| block([BEGIN, END], self.image_token, self.rows)).collect();
-        let arrays = [(PICTURES, self.pixels.planes(&views))];
+        let arrays = [(PICTURES, self.pixels.planes(views))];
         let input = MediaInput::new(MediaKind::Image, views.len() * self.rows, arrays);
-        Ok(Processed { input: input.into(), pieces })
+        Processed::seen(input, pieces, views)
     }
 }
 

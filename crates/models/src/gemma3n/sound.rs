@@ -87,7 +87,7 @@ impl Sound {
         let features = Array { shape: vec![windows, frames, bands], data };
         let input = MediaInput::new(MediaKind::Audio, windows * self.rows, [(SOUND, features)]);
         let pieces = (0..windows).flat_map(|_| self.block()).collect();
-        Ok(Processed { input: input.into(), pieces })
+        Ok(Processed::heard(input, pieces))
     }
 
     fn block(&self) -> [Piece; 3] {

@@ -18,7 +18,7 @@ mod tower;
 
 use nn::MediaKind::{Audio, Image, Video};
 
-use crate::Family;
+use crate::{Boxes, Family};
 
 pub const FAMILY: Family = Family {
     name: "gemma4",
@@ -26,6 +26,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Gemma4ForConditionalGeneration"],
     modalities: &[Image, Audio, Video],
     slices: None,
+    boxes: Some(Boxes::ThousandthsByLine),
     processor: processor::load,
     model: model::load,
 };

@@ -1,5 +1,5 @@
 use media::mel::{Edges, Log, Mel, MelConfig, MelScale, Spectrum, Window};
-use media::{Audio, Clip, Image, VideoInfo, VideoOptions};
+use media::{Audio, Clip, Detail, Image, ImageOptions, VideoInfo, VideoOptions};
 use nn::{Array, Files, MediaInput, MediaKind, Prompt};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -77,11 +77,14 @@ struct VideoConfig {
 }
 
 /// Resizes and cuts pictures, or frames of clips.
+#[derive(Clone)]
 struct Patches {
     patch: usize,
     pooling: usize,
     /// Rows that a picture becomes at most.
     rows_max: usize,
+    /// The most that this may be.
+    rows_limit: usize,
     pixels: Pixels,
 }
 
@@ -125,7 +128,7 @@ impl Processor for Gemma4 {
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
         match media {
-            Media::Image(image) => Ok(self.image(&image)),
+            Media::Image(image, wanted) => Ok(self.image(&image, &wanted)),
             Media::Video(clip) => self.video(clip),
             Media::Audio(audio) => match &self.sounds {
                 Some(sounds) => sounds.process(audio),
@@ -143,13 +146,14 @@ impl Processor for Gemma4 {
 }
 
 impl Gemma4 {
-    fn image(&self, image: &Image) -> Processed {
-        let image = self.images.resized(image);
-        let rows = self.images.rows(&image);
+    fn image(&self, image: &Image, wanted: &ImageOptions) -> Processed {
+        let patches = self.images.within(wanted, image.width(), image.height());
+        let views = [patches.resized(image)];
+        let rows = patches.rows(&views[0]);
         let names = array_names(MediaKind::Image);
-        let [pixels, places] = self.images.cut(std::slice::from_ref(&image));
+        let [pixels, places] = patches.cut(&views);
         let input = MediaInput::new(MediaKind::Image, rows, [(names.pixels, pixels), (names.places, places)]);
-        Processed { input: input.into(), pieces: view("", self.image_token, rows).into() }
+        Processed::seen(input, view("", self.image_token, rows).into(), &views)
     }
 
     fn video(&self, clip: Clip) -> Result<Processed, ModelError> {
@@ -164,7 +168,7 @@ impl Gemma4 {
         let separators = std::iter::once("").chain(std::iter::repeat(" "));
         let moments = times.iter().zip(separators).map(|(time, separator)| format!("{separator}{} ", moment(*time)));
         let pieces = moments.flat_map(|moment| view(&moment, self.video_token, rows)).collect();
-        Ok(Processed { input: input.into(), pieces })
+        Ok(Processed::seen(input, pieces, &frames))
     }
 }
 
@@ -238,7 +242,7 @@ impl Sounds {
         let input = MediaInput::new(MediaKind::Audio, count, [(FEATURES, features)]);
         let words = |words: &str| Piece::Text(words.into());
         let pieces = vec![words("<|audio>"), Piece::Slots { token: self.audio_token, count }, words("<audio|>")];
-        Ok(Processed { input: input.into(), pieces })
+        Ok(Processed::heard(input, pieces))
     }
 }
 
@@ -268,25 +272,36 @@ impl Patches {
             patch: config.patch_size,
             pooling: config.pooling_kernel_size,
             rows_max: config.max_soft_tokens,
+            rows_limit: ROWS_MAX.min(vision.position_embedding_size / config.pooling_kernel_size),
             pixels: Pixels::read_part(files, PROCESSOR, key, PIXELS)?,
         })
     }
 
+    /// With the budget that is wanted for a picture of this size. The class knows five of them; any number will do.
+    fn within(&self, wanted: &ImageOptions, width: usize, height: usize) -> Self {
+        let usual = if wanted.detail == Some(Detail::High) { self.rows_limit } else { self.rows_max };
+        let by_pixels = wanted.most_pixels(width, height).map(|pixels| pixels / (self.patch * self.pooling).pow(2));
+        let most = by_pixels.into_iter().chain(wanted.max_tokens).fold(self.rows_limit, usize::min).max(1);
+        let pixels = |rows: usize| self.size([width, height], rows).iter().product::<usize>();
+        let rows_max = (usual.min(most)..=most).find(|rows| pixels(*rows) >= wanted.min_pixels.unwrap_or(0)).unwrap_or(most);
+        Self { rows_max, ..self.clone() }
+    }
+
     fn resized(&self, image: &Image) -> Image {
-        let [width, height] = self.size(image.width(), image.height());
+        let [width, height] = self.size([image.width(), image.height()], self.rows_max);
         image.resize(width, height, self.pixels.filter)
     }
 
     /// Width and height: the largest multiples of a row's side with nearly the same shape, of no more rows than allowed.
-    fn size(&self, width: usize, height: usize) -> [usize; 2] {
+    fn size(&self, [width, height]: [usize; 2], rows_max: usize) -> [usize; 2] {
         let unit = self.patch * self.pooling;
-        let area = self.rows_max * unit * unit;
+        let area = rows_max * unit * unit;
         let factor = (area as f64 / (width * height) as f64).sqrt();
         let [mut columns, mut rows] = [width, height].map(|side| (factor * side as f64 / unit as f64).floor() as usize);
         if rows == 0 {
-            (rows, columns) = (1, (width / height).min(self.rows_max));
+            (rows, columns) = (1, (width / height).min(rows_max));
         } else if columns == 0 {
-            (rows, columns) = ((height / width).min(self.rows_max), 1);
+            (rows, columns) = ((height / width).min(rows_max), 1);
         }
         [columns.max(1) * unit, rows.max(1) * unit]
     }

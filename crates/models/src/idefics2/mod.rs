@@ -20,6 +20,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Idefics2ForConditionalGeneration"],
     modalities: &[Image],
     slices: None,
+    boxes: None,
     processor: processor::load,
     model: model::load,
 };

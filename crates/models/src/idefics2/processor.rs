@@ -4,6 +4,7 @@ use text::Piece;
 
 use super::config::{Config, Edges, PIXELS, ProcessorConfig};
 use crate::pixels::Pixels;
+use crate::shown::shown;
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 const AROUND: &str = "<fake_token_around_image>";
@@ -34,7 +35,13 @@ impl Processor for Idefics2 {
     }
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
-        let Media::Image(image) = media else { return Err(media.refused()) };
+        let Media::Image(image, wanted) = media else { return Err(media.refused()) };
+        shown(&image, &wanted, |image| Ok(self.image(image)))
+    }
+}
+
+impl Idefics2 {
+    fn image(&self, image: &Image) -> Processed {
         let views = self.views(image);
         let sizes = views.iter().flat_map(|view| [view.height() as f32, view.width() as f32]).collect();
         let sizes = Array { shape: vec![views.len(), 2], data: sizes };
@@ -44,16 +51,13 @@ impl Processor for Idefics2 {
         // Neighbours, views and pictures alike, have one token between them.
         let around = || Piece::Once(AROUND.into());
         let pieces = views.iter().flat_map(|_| [around(), slots.clone(), around()]).collect();
-        Ok(Processed { input: MediaInput::new(MediaKind::Image, rows, arrays).into(), pieces })
+        Processed::seen(MediaInput::new(MediaKind::Image, rows, arrays), pieces, &views)
     }
-}
 
-impl Idefics2 {
     /// The quarters, if they are asked for, and the whole.
-    fn views(&self, image: Image) -> Vec<Image> {
-        let mut views = if self.split { quarters(&image).to_vec() } else { Vec::new() };
-        views.push(image);
-        views.iter().map(|view| self.resized(view)).collect()
+    fn views(&self, image: &Image) -> Vec<Image> {
+        let quarters = if self.split { quarters(image).to_vec() } else { Vec::new() };
+        quarters.iter().chain([image]).map(|view| self.resized(view)).collect()
     }
 
     /// The longer side becomes no longer than the longest edge, and the shorter keeps the proportion; then both become at least the

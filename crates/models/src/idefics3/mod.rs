@@ -21,6 +21,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Idefics3ForConditionalGeneration"],
     modalities: &[Image],
     slices: None,
+    boxes: None,
     processor: processor::idefics3,
     model: model::load,
 };
@@ -31,6 +32,7 @@ pub const SMOLVLM: Family = Family {
     architectures: &["SmolVLMForConditionalGeneration"],
     modalities: &[Image, Video],
     slices: None,
+    boxes: None,
     processor: processor::smolvlm,
     model: model::load,
 };

@@ -1,4 +1,4 @@
-use media::{Clip, Image, VideoInfo, VideoOptions};
+use media::{Clip, Image, ImageOptions, VideoInfo, VideoOptions};
 use nn::MediaKind;
 use nn::{Files, MediaInput};
 use text::Piece;
@@ -77,8 +77,8 @@ impl Processor for Idefics3 {
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
         let kind = media.kind();
         let (views, pieces) = match media {
-            Media::Image(image) => {
-                let tiles = self.tiles(&image);
+            Media::Image(image, wanted) => {
+                let tiles = self.tiles(&image, self.longest(image.width(), image.height(), &wanted));
                 let pieces = self.picture(&tiles);
                 (tiles.views, pieces)
             }
@@ -91,13 +91,27 @@ impl Processor for Idefics3 {
         };
         let rows = views.len() * self.rows_per_tile;
         let input = MediaInput::new(kind, rows, [("pixel_values", self.pixels.planes(&views))]);
-        Ok(Processed { input: input.into(), pieces })
+        Ok(Processed::seen(input, pieces, &views))
     }
 }
 
 impl Idefics3 {
-    fn tiles(&self, image: &Image) -> Tiles {
-        let image = self.enlarge(image, self.longest);
+    /// The longer side of the enlarged picture: the family's own, or so many tiles fewer that no more is shown than is wanted.
+    fn longest(&self, width: usize, height: usize, wanted: &ImageOptions) -> usize {
+        let (pixels, tokens) = (wanted.most_pixels(width, height), wanted.max_tokens);
+        let fits = |longest: &usize| {
+            let (width, height) = self.enlarged(width, height, *longest);
+            let (width, height) = if self.split { self.whole_tiles(width, height) } else { (self.tile, self.tile) };
+            let tiles = width * height / self.tile.pow(2);
+            let views = if tiles > 1 { tiles + 1 } else { 1 };
+            width * height <= pixels.unwrap_or(usize::MAX) && views * self.rows_per_tile <= tokens.unwrap_or(usize::MAX)
+        };
+        let fewer = (1..self.longest.div_ceil(self.tile)).rev().map(|tiles| tiles * self.tile);
+        std::iter::once(self.longest).chain(fewer).find(fits).unwrap_or(self.tile.min(self.longest))
+    }
+
+    fn tiles(&self, image: &Image, longest: usize) -> Tiles {
+        let image = self.enlarge(image, longest);
         if !self.split {
             return Tiles { views: vec![self.square(&image)], rows: 0, columns: 0 };
         }
@@ -112,16 +126,20 @@ impl Idefics3 {
         Tiles { views, rows, columns }
     }
 
-    /// The longer side becomes `longest`, the shorter keeps the proportion and is even.
     fn enlarge(&self, image: &Image, longest: usize) -> Image {
+        let (width, height) = self.enlarged(image.width(), image.height(), longest);
+        image.resize(width, height, self.pixels.filter)
+    }
+
+    /// The longer side becomes `longest`, the shorter keeps the proportion and is even.
+    fn enlarged(&self, width: usize, height: usize, longest: usize) -> (usize, usize) {
         let longest = longest.min(SIDE_MAX);
-        let aspect = image.width() as f64 / image.height() as f64;
+        let aspect = width as f64 / height as f64;
         let even = |side: f64| (side as usize).next_multiple_of(2).max(1);
-        let (width, height) = match aspect >= 1.0 {
+        match aspect >= 1.0 {
             true => (longest, even(longest as f64 / aspect)),
             false => (even(longest as f64 * aspect), longest),
-        };
-        image.resize(width, height, self.pixels.filter)
+        }
     }
 
     /// The nearest larger multiples of a tile, the longer side first.

@@ -22,6 +22,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Llama4ForConditionalGeneration"],
     modalities: &[Image],
     slices: None,
+    boxes: None,
     processor: processor::load,
     model: model::load,
 };
@@ -32,6 +33,7 @@ pub const TEXT: Family = Family {
     architectures: &["Llama4ForCausalLM"],
     modalities: &[],
     slices: None,
+    boxes: None,
     processor: text_only::processor,
     model: model::load_text,
 };

@@ -1,9 +1,11 @@
+use media::Image;
 use nn::{Files, MediaInput, MediaKind};
 use text::Piece;
 
 use super::config::{Config, PIXELS, ProcessorConfig};
 use crate::canvas::Canvas;
 use crate::pixels::Pixels;
+use crate::shown::shown;
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 const IMAGE: &str = "<|image|>";
@@ -31,19 +33,23 @@ impl Processor for Llama4 {
     }
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
-        let Media::Image(image) = media else { return Err(media.refused()) };
-        let canvas = Canvas::best(&image, self.tile, self.tiles_max);
-        let mut views = canvas.cut(&image, self.tile, self.pixels.filter);
+        let Media::Image(image, wanted) = media else { return Err(media.refused()) };
+        shown(&image, &wanted, |image| Ok(self.image(image)))
+    }
+}
+
+impl Llama4 {
+    fn image(&self, image: &Image) -> Processed {
+        let canvas = Canvas::best(image, self.tile, self.tiles_max);
+        let mut views = canvas.cut(image, self.tile, self.pixels.filter);
         if views.len() > 1 {
             views.push(image.resize(self.tile, self.tile, self.pixels.filter));
         }
         let rows = views.len() * self.rows_per_tile;
         let input = MediaInput::new(MediaKind::Image, rows, [("pixel_values", self.pixels.planes(&views))]);
-        Ok(Processed { input: input.into(), pieces: self.pieces(canvas) })
+        Processed::seen(input, self.pieces(canvas), &views)
     }
-}
 
-impl Llama4 {
     /// The tiles, if there are several, and the whole.
     fn pieces(&self, canvas: Canvas) -> Vec<Piece> {
         let view = || Piece::Slots { token: self.patch_token, count: self.rows_per_tile };

@@ -22,6 +22,7 @@ pub const FAMILY: Family = Family {
     architectures: &["LlavaForConditionalGeneration"],
     modalities: &[Image],
     slices: None,
+    boxes: None,
     processor: processor::llava,
     model: model::llava,
 };
@@ -32,6 +33,7 @@ pub const NEXT: Family = Family {
     architectures: &["LlavaNextForConditionalGeneration"],
     modalities: &[Image],
     slices: None,
+    boxes: None,
     processor: processor::llava_next,
     model: model::llava_next,
 };

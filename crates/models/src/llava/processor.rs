@@ -6,6 +6,7 @@ use super::anyres::Pinpoints;
 use super::config::{Config, ProcessorConfig};
 use crate::clip;
 use crate::pixels::Pixels;
+use crate::shown::shown;
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 struct Llava {
@@ -66,24 +67,26 @@ impl Processor for Llava {
     }
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
-        let Media::Image(image) = media else { return Err(media.refused()) };
-        let (rows, arrays) = match &self.look {
-            Look::Middle { shortest, before } => {
-                let view = self.middle(&image, *shortest, before);
-                (self.rows_per_view, vec![("pixel_values", self.pixels.planes(&[view]))])
-            }
-            Look::Tiles(pinpoints) => {
-                let (rows, views) = self.tiles(&image, pinpoints)?;
-                let size = Array { shape: vec![1, 2], data: vec![image.height() as f32, image.width() as f32] };
-                (rows, vec![("pixel_values", self.pixels.planes(&views)), ("image_sizes", size)])
-            }
-        };
-        let input = MediaInput::new(MediaKind::Image, rows, arrays);
-        Ok(Processed { input: input.into(), pieces: vec![Piece::Slots { token: self.image_token, count: rows }] })
+        let Media::Image(image, wanted) = media else { return Err(media.refused()) };
+        shown(&image, &wanted, |image| self.image(image))
     }
 }
 
 impl Llava {
+    fn image(&self, image: &Image) -> Result<Processed, ModelError> {
+        let (rows, views, size) = match &self.look {
+            Look::Middle { shortest, before } => (self.rows_per_view, vec![self.middle(image, *shortest, before)], None),
+            Look::Tiles(pinpoints) => {
+                let (rows, views) = self.tiles(image, pinpoints)?;
+                (rows, views, Some(Array { shape: vec![1, 2], data: vec![image.height() as f32, image.width() as f32] }))
+            }
+        };
+        let pixels = ("pixel_values", self.pixels.planes(&views));
+        let arrays = [pixels].into_iter().chain(size.map(|size| ("image_sizes", size)));
+        let pieces = vec![Piece::Slots { token: self.image_token, count: rows }];
+        Ok(Processed::seen(MediaInput::new(MediaKind::Image, rows, arrays), pieces, &views))
+    }
+
     fn middle(&self, image: &Image, shortest: usize, before: &Before) -> Image {
         let square;
         let image = match before {

@@ -13,7 +13,7 @@ mod slices;
 
 use nn::MediaKind::{Audio, Image};
 
-use crate::Family;
+use crate::{Boxes, Family};
 
 pub const FAMILY: Family = Family {
     name: "minicpmo",
@@ -21,6 +21,7 @@ pub const FAMILY: Family = Family {
     architectures: &["MiniCPMO"],
     modalities: &[Image, Audio],
     slices: None,
+    boxes: Some(Boxes::Thousandths),
     processor: processor::load,
     model: model::load,
 };

@@ -6,6 +6,7 @@ use super::config::{Config, ProcessorConfig};
 use super::slices::{Grid, Slicing};
 use crate::config::{CONFIG, PREPROCESSOR, require};
 use crate::pixels::Pixels;
+use crate::shown::shown;
 use crate::special_tokens::SpecialTokens;
 use crate::whisper::{Features, states};
 use crate::{Marker, Media, ModelError, Processed, Processor};
@@ -52,7 +53,7 @@ impl Processor for MiniCpmO {
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
         match media {
-            Media::Image(image) => Ok(self.picture(&image)),
+            Media::Image(image, wanted) => shown(&image, &wanted, |image| Ok(self.picture(image))),
             Media::Audio(audio) => self.sound(audio),
             other => Err(other.refused()),
         }
@@ -69,7 +70,7 @@ impl MiniCpmO {
         let pixels: Vec<f32> = views.iter().flat_map(|view| self.pixels.planes(std::slice::from_ref(view)).data).collect();
         let arrays = [("pixel_values", Array { shape: vec![pixels.len()], data: pixels }), ("tgt_sizes", sizes)];
         let rows = views.len() * self.config.query_num;
-        Processed { input: MediaInput::new(MediaKind::Image, rows, arrays).into(), pieces: self.picture_pieces(grid) }
+        Processed::seen(MediaInput::new(MediaKind::Image, rows, arrays), self.picture_pieces(grid), &views)
     }
 
     fn picture_pieces(&self, grid: Option<Grid>) -> Vec<Piece> {
@@ -111,7 +112,7 @@ impl MiniCpmO {
         let lengths = Array { shape: vec![windows.len()], data: lengths };
         let features = Array { shape: vec![windows.len(), bands, longest], data };
         let arrays = [("audio_features", features), ("audio_feature_lens", lengths)];
-        Ok(Processed { input: MediaInput::new(MediaKind::Audio, rows, arrays).into(), pieces: self.sound_pieces(rows) })
+        Ok(Processed::heard(MediaInput::new(MediaKind::Audio, rows, arrays), self.sound_pieces(rows)))
     }
 
     /// Second by second.
@@ -141,7 +142,7 @@ mod tests {
         let cases: [(usize, &[f32], usize, usize); 4] =
             [(480, &[3.0], 1, 1), (8_000, &[50.0], 12, 1), (40_000, &[250.0], 62, 3), (31 * 16_000, &[3000.0, 100.0], 775, 31)];
         for (length, frames, rows, blocks) in cases {
-            let Processed { input, pieces } = processor.process(sound(length)).unwrap();
+            let Processed { input, pieces, .. } = processor.process(sound(length)).unwrap();
             assert_eq!((input.rows, pieces.len()), (rows, 3 * blocks), "{length} samples");
             assert_eq!(input.arrays["audio_feature_lens"].data, frames, "{length} samples");
         }

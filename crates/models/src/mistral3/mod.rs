@@ -20,6 +20,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Mistral3ForConditionalGeneration"],
     modalities: &[Image],
     slices: None,
+    boxes: None,
     processor: processor::load,
     model: model::load,
 };

@@ -4,6 +4,7 @@ use text::Piece;
 
 use super::config::{Config, Ends, PIXELS, ProcessorConfig};
 use crate::pixels::Pixels;
+use crate::shown::shown;
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 struct Mistral3 {
@@ -29,22 +30,26 @@ impl Processor for Mistral3 {
     }
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
-        let Media::Image(image) = media else { return Err(media.refused()) };
-        let (rows, columns) = self.squares(&image);
+        let Media::Image(image, wanted) = media else { return Err(media.refused()) };
+        shown(&image, &wanted, |image| Ok(self.image(image)))
+    }
+}
+
+impl Mistral3 {
+    fn image(&self, image: &Image) -> Processed {
+        let (rows, columns) = self.squares(image);
         let (height, width) = (rows * self.square, columns * self.square);
-        let view = image.resize(width, height, self.pixels.filter);
+        let views = [image.resize(width, height, self.pixels.filter)];
         let size = Array { shape: vec![1, 2], data: vec![height as f32, width as f32] };
-        let arrays = [("pixel_values", self.pixels.planes(&[view])), ("image_sizes", size)];
+        let arrays = [("pixel_values", self.pixels.planes(&views)), ("image_sizes", size)];
         let mut pieces = Vec::with_capacity(2 * rows);
         for row in 1..=rows {
             let end = if row < rows { &self.ends.image_break_token } else { &self.ends.image_end_token };
             pieces.extend([Piece::Slots { token: self.image_token, count: columns }, Piece::Text(end.clone())]);
         }
-        Ok(Processed { input: MediaInput::new(MediaKind::Image, rows * columns, arrays).into(), pieces })
+        Processed::seen(MediaInput::new(MediaKind::Image, rows * columns, arrays), pieces, &views)
     }
-}
 
-impl Mistral3 {
     /// Rows and columns of squares that cover the picture, once it is small enough.
     fn squares(&self, image: &Image) -> (usize, usize) {
         let (height, width) = (image.height() as f64, image.width() as f64);

@@ -21,6 +21,7 @@ pub const FAMILY: Family = Family {
     architectures: &["MllamaForConditionalGeneration"],
     modalities: &[Image],
     slices: None,
+    boxes: None,
     processor: processor::load,
     model: model::load,
 };

@@ -1,11 +1,13 @@
 use std::ops::Range;
 
+use media::Image;
 use nn::{Array, Files, Look, MediaInput, MediaKind, Placement, Prompt, Then};
 use text::Piece;
 
 use super::config::{Config, PIXELS, VisionConfig};
 use crate::canvas::Canvas;
 use crate::pixels::Pixels;
+use crate::shown::shown;
 use crate::{Marker, Media, ModelError, Processed, Processor};
 
 const MASK: &str = "aspect_ratio_mask";
@@ -29,23 +31,8 @@ impl Processor for Mllama {
     }
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
-        let Media::Image(image) = media else { return Err(media.refused()) };
-        let (side, all) = (self.config.image_size, self.config.max_num_tiles);
-        let canvas = Canvas::best(&image, side, all);
-        let tiles = canvas.cut(&image, side, self.pixels.filter);
-        let mask: Vec<f32> = (0..all).map(|tile| if tile < tiles.len() { 1.0 } else { 0.0 }).collect();
-        let mut pixels = self.pixels.planes(&tiles);
-        pixels.data.resize(all * 3 * side * side, 0.0);
-        pixels.shape[0] = all;
-        // The number 0 is for no picture.
-        let id = 1 + Canvas::all(all).take_while(|other| *other != canvas).count();
-        let arrays = [
-            ("pixel_values", pixels),
-            ("aspect_ratio_ids", Array { shape: vec![1], data: vec![id as f32] }),
-            (MASK, Array { shape: vec![all], data: mask }),
-        ];
-        let input = MediaInput::new(MediaKind::Image, all * self.config.rows_per_tile(), arrays);
-        Ok(Processed { input: input.into(), pieces: vec![Piece::Slots { token: self.image_token, count: 1 }] })
+        let Media::Image(image, wanted) = media else { return Err(media.refused()) };
+        shown(&image, &wanted, |image| Ok(self.image(image)))
     }
 
     /// The mark of a picture is a token like any other; that and those behind it look at the picture's tiles, until the next one.
@@ -63,6 +50,25 @@ impl Processor for Mllama {
 }
 
 impl Mllama {
+    fn image(&self, image: &Image) -> Processed {
+        let (side, all) = (self.config.image_size, self.config.max_num_tiles);
+        let canvas = Canvas::best(image, side, all);
+        let tiles = canvas.cut(image, side, self.pixels.filter);
+        let mask: Vec<f32> = (0..all).map(|tile| if tile < tiles.len() { 1.0 } else { 0.0 }).collect();
+        let mut pixels = self.pixels.planes(&tiles);
+        pixels.data.resize(all * 3 * side * side, 0.0);
+        pixels.shape[0] = all;
+        // The number 0 is for no picture.
+        let id = 1 + Canvas::all(all).take_while(|other| *other != canvas).count();
+        let arrays = [
+            ("pixel_values", pixels),
+            ("aspect_ratio_ids", Array { shape: vec![1], data: vec![id as f32] }),
+            (MASK, Array { shape: vec![all], data: mask }),
+        ];
+        let input = MediaInput::new(MediaKind::Image, all * self.config.rows_per_tile(), arrays);
+        Processed::seen(input, vec![Piece::Slots { token: self.image_token, count: 1 }], &tiles)
+    }
+
     /// Rows of the tiles that are not empty.
     fn shown(&self, item: &Placement) -> usize {
         let mask = item.input.arrays.get(MASK).map_or(&[][..], |mask| &mask.data);

@@ -20,6 +20,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Phi3VForCausalLM"],
     modalities: &[Image],
     slices: None,
+    boxes: None,
     processor: processor::load,
     model: model::load,
 };

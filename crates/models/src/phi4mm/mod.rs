@@ -24,6 +24,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Phi4MMForCausalLM", "Phi4MultimodalForCausalLM"],
     modalities: &[Image, Audio],
     slices: None,
+    boxes: None,
     processor: processor::load,
     model: model::load,
 };

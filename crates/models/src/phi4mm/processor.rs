@@ -11,6 +11,7 @@ use super::sounds::Sounds;
 use super::{SPEECH, VISION};
 use crate::phi3::Near;
 use crate::pixels::Pixels;
+use crate::shown::shown;
 use crate::{Marker, Media, ModelError, Processed, Processor, tiles};
 
 struct Phi4 {
@@ -66,7 +67,7 @@ impl Processor for Phi4 {
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
         match media {
-            Media::Image(image) => self.image(&image),
+            Media::Image(image, wanted) => shown(&image, &wanted, |image| self.image(image)),
             Media::Audio(audio) => self.sounds.process(audio),
             Media::Video(_) => Err(media.refused()),
         }
@@ -101,8 +102,8 @@ impl Phi4 {
             Layout::Published => image.resize_finely(canvas.width, canvas.height, Filter::Bilinear),
             Layout::Transformers => image.resize(canvas.width, canvas.height, Filter::Bilinear),
         };
-        let enlarged = enlarged.extend(width, height, WHITE);
-        let pixels = tiles::views(&self.pixels.planes(&[enlarged]), self.tile);
+        let views = [enlarged.extend(width, height, WHITE)];
+        let pixels = tiles::views(&self.pixels.planes(&views), self.tile);
         // A patch counts unless all of it is margin.
         let useful =
             [(height, canvas.height), (width, canvas.width)].map(|(all, seen)| all / self.patch - (all - seen) / self.patch);
@@ -112,7 +113,7 @@ impl Phi4 {
         let pair = |shape, numbers: [usize; 2]| Array { shape, data: numbers.map(|n| n as f32).to_vec() };
         let arrays = [(PIXEL_VALUES, pixels), (SIZES, pair(vec![1, 2], [height, width])), (USEFUL, pair(vec![2], useful))];
         let input = MediaInput::new(MediaKind::Image, rows, arrays);
-        Ok(Processed { input: input.into(), pieces: vec![Piece::Slots { token: self.image_token, count: rows }] })
+        Ok(Processed::seen(input, vec![Piece::Slots { token: self.image_token, count: rows }], &views))
     }
 }
 

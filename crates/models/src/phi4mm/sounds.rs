@@ -83,6 +83,6 @@ impl Sounds {
         let features = Array { shape: vec![1, frames, config.bands], data: spectrogram.values };
         let input = MediaInput::new(MediaKind::Audio, rows(frames), [(FEATURES, features)]);
         let pieces = vec![Piece::Slots { token: self.audio_token, count: input.rows }];
-        Ok(Processed { input: input.into(), pieces })
+        Ok(Processed::heard(input, pieces))
     }
 }

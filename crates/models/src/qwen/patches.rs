@@ -1,4 +1,4 @@
-use media::Image;
+use media::{Image, ImageOptions};
 use nn::{Array, Files};
 use serde::Deserialize;
 use serde_json::json;
@@ -74,6 +74,16 @@ impl Patches {
             area,
             pixels: Pixels::read_from(files, file, defaults.pixels)?,
         })
+    }
+
+    /// With the area that is wanted of a picture of this size, which is no larger than the family's own.
+    #[must_use]
+    pub fn within(&self, wanted: &ImageOptions, width: usize, height: usize) -> Self {
+        let row = (self.patch * self.merge).pow(2);
+        let by_tokens = wanted.max_tokens.map(|tokens| tokens.saturating_mul(row));
+        let max = wanted.most_pixels(width, height).into_iter().chain(by_tokens).fold(self.area[1], usize::min);
+        let min = wanted.min_pixels.unwrap_or(self.area[0]).min(max);
+        Self { area: [min, max], ..self.clone() }
     }
 
     /// A picture or frame in the size in which it is cut.

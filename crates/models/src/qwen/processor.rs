@@ -1,4 +1,4 @@
-use media::{Clip, VideoInfo, VideoOptions};
+use media::{Clip, ImageOptions, VideoInfo, VideoOptions};
 use nn::{Array, Files, MediaInput, MediaKind, Prompt};
 use serde::Deserialize;
 use serde_json::json;
@@ -68,12 +68,13 @@ impl VisionProcessor {
         }))
     }
 
-    fn image(&self, image: &media::Image) -> Result<Processed, ModelError> {
-        let (patches, grid) = self.images.cut(&[self.images.resized(image, Counted::Frame)?]);
+    fn image(&self, image: &media::Image, wanted: &ImageOptions) -> Result<Processed, ModelError> {
+        let views = [self.images.within(wanted, image.width(), image.height()).resized(image, Counted::Frame)?];
+        let (patches, grid) = self.images.cut(&views);
         let rows = grid.squares(self.images.merge).patches();
         let names = array_names(MediaKind::Image);
         let input = MediaInput::new(MediaKind::Image, rows, [(names.pixels, patches), (names.grid, grid.array())]);
-        Ok(Processed { input: input.into(), pieces: vec![Piece::Slots { token: self.image_token, count: rows }] })
+        Ok(Processed::seen(input, vec![Piece::Slots { token: self.image_token, count: rows }], &views))
     }
 
     fn video(&self, clip: Clip) -> Result<Processed, ModelError> {
@@ -100,7 +101,7 @@ impl VisionProcessor {
                 moments.flat_map(|seconds| around(format!("<{seconds:.1} seconds><|vision_start|>"))).collect()
             }
         };
-        Ok(Processed { input: MediaInput::new(MediaKind::Video, rows, arrays).into(), pieces })
+        Ok(Processed::seen(MediaInput::new(MediaKind::Video, rows, arrays), pieces, &frames))
     }
 }
 
@@ -119,7 +120,7 @@ impl Processor for VisionProcessor {
 
     fn process(&self, media: Media) -> Result<Processed, ModelError> {
         match media {
-            Media::Image(image) => self.image(&image),
+            Media::Image(image, wanted) => self.image(&image, &wanted),
             Media::Video(clip) => self.video(clip),
             Media::Audio(_) => Err(media.refused()),
         }

@@ -10,7 +10,7 @@ mod processor;
 
 use nn::MediaKind::{Image, Video};
 
-use crate::Family;
+use crate::{Boxes, Family};
 
 pub const FAMILY: Family = Family {
     name: "qwen2_5_vl",
@@ -18,6 +18,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Qwen2_5_VLForConditionalGeneration"],
     modalities: &[Image, Video],
     slices: None,
+    boxes: Some(Boxes::Pixels),
     processor: processor::load,
     model: model::load,
 };

@@ -16,7 +16,7 @@ pub use processor::{IMAGES, VIDEOS};
 
 use nn::MediaKind::{Image, Video};
 
-use crate::{Family, text_only};
+use crate::{Boxes, Family, text_only};
 
 pub const FAMILY: Family = Family {
     name: "qwen2_vl",
@@ -24,6 +24,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Qwen2VLForConditionalGeneration"],
     modalities: &[Image, Video],
     slices: None,
+    boxes: Some(Boxes::Thousandths),
     processor: processor::load,
     model: model::load,
 };
@@ -34,6 +35,7 @@ pub const QWEN2: Family = Family {
     architectures: &["Qwen2ForCausalLM"],
     modalities: &[],
     slices: None,
+    boxes: None,
     processor: text_only::processor,
     model: model::load_text,
 };

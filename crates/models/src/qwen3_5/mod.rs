@@ -13,7 +13,7 @@ mod processor;
 
 use nn::MediaKind::{Image, Video};
 
-use crate::{Family, text_only};
+use crate::{Boxes, Family, text_only};
 
 pub const FAMILY: Family = Family {
     name: "qwen3_5",
@@ -21,6 +21,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Qwen3_5ForConditionalGeneration"],
     modalities: &[Image, Video],
     slices: None,
+    boxes: Some(Boxes::Thousandths),
     processor: processor::load,
     model: model::load,
 };
@@ -39,6 +40,7 @@ pub const TEXT: Family = Family {
     architectures: &["Qwen3_5ForCausalLM"],
     modalities: &[],
     slices: None,
+    boxes: None,
     processor: text_only::processor,
     model: model::load_text,
 };

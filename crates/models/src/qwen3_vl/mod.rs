@@ -20,7 +20,7 @@ pub use processor::VIDEOS;
 
 use nn::MediaKind::{Image, Video};
 
-use crate::{Family, text_only};
+use crate::{Boxes, Family, text_only};
 
 pub const FAMILY: Family = Family {
     name: "qwen3_vl",
@@ -28,6 +28,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Qwen3VLForConditionalGeneration"],
     modalities: &[Image, Video],
     slices: None,
+    boxes: Some(Boxes::Thousandths),
     processor: processor::load,
     model: model::load,
 };
@@ -38,6 +39,7 @@ pub const QWEN3: Family = Family {
     architectures: &["Qwen3ForCausalLM"],
     modalities: &[],
     slices: None,
+    boxes: None,
     processor: text_only::processor,
     model: model::load_text,
 };

@@ -18,6 +18,7 @@ pub const FAMILY: Family = Family {
     architectures: &["VoxtralForConditionalGeneration"],
     modalities: &[Audio],
     slices: None,
+    boxes: None,
     processor: processor::load,
     model: model::load,
 };

@@ -44,7 +44,7 @@ impl Processor for Voxtral {
         let rows = windows * self.rows_per_window;
         let features = Array { shape: vec![windows, bands, frames], data };
         let input = MediaInput::new(MediaKind::Audio, rows, [("input_features", features)]);
-        Ok(Processed { input: input.into(), pieces: vec![Piece::Slots { token: self.audio_token, count: rows }] })
+        Ok(Processed::heard(input, vec![Piece::Slots { token: self.audio_token, count: rows }]))
     }
 
     fn chat_template(&self) -> Option<&'static str> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fixtures::{Array as Reference, arrays, root};
-use media::{AudioOptions, Interest, Limits, Video, VideoOptions, decode_audio, decode_image};
+use media::{AudioOptions, ImageOptions, Interest, Limits, Video, VideoOptions, decode_audio, decode_image};
 use mistralrs_models::{Family, Loaded, Marker, Media, Processed, Processor, assemble, load, media_in_words};
 use nn::{Array, Files, LoadSettings, Prompt, Slice};
 use serde::Deserialize;
@@ -95,7 +95,9 @@ impl Subject {
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let limits = Limits::default();
         if kind == "image" {
-            return Some(self.processor().process(Media::Image(decode_image(&bytes, &limits).unwrap())).unwrap());
+            return Some(
+                self.processor().process(Media::Image(decode_image(&bytes, &limits).unwrap(), ImageOptions::default())).unwrap(),
+            );
         }
         if kind == "audio" {
             let audio = decode_audio(bytes, &AudioOptions::default(), &limits, &Interest::default()).unwrap();

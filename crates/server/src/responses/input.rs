@@ -116,7 +116,7 @@ pub fn bytes(message: &Message) -> usize {
     }
     let of_part = |part: &Part| match part {
         Part::Text(text) => text.len(),
-        Part::Image(source) | Part::Audio(source, _) | Part::Video(source, _) => of_source(source),
+        media => media.source().map_or(0, of_source),
     };
     let said = match &message.content {
         Content::Text(text) => text.len(),
