@@ -136,7 +136,7 @@ impl Model {
     /// As [`Self::stream`].
     pub async fn choices(&self, request: &ChatRequest, n: usize) -> Result<Vec<AnswerStream>, Error> {
         let began = Instant::now();
-        let prepared = prepare(&self.inner, request).await?;
+        let prepared = Prepared { views: Vec::new(), ..prepare(&self.inner, request).await? };
         let start = |(i, mut prepared): (usize, Prepared)| {
             prepared.sampling.seed = prepared.sampling.seed.map(|seed| seed.wrapping_add(i as u64));
             let stream = AnswerStream::start(self.inner.clone(), prepared, request)?;
@@ -159,7 +159,7 @@ impl AnswerStream {
         if inner.reading != Reading::Whole {
             return Err(Error::Generation("the model's weights were not read".into()));
         }
-        let Prepared { prompt, sampling, constraint, spent: media, received, offer, thoughts } = prepared;
+        let Prepared { prompt, sampling, constraint, spent: media, received, offer, thoughts, .. } = prepared;
         let tokens = prompt.tokens.len();
         let room = inner.context_max.saturating_sub(tokens);
         let wanted = request.tokens_max.unwrap_or(room.max(1));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hf_hub::api::tokio::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
@@ -91,6 +92,21 @@ impl Hub {
         }
     }
 
+    /// Whether the hub answers, within three seconds. It is not asked where it is switched off.
+    pub async fn is_reachable(&self) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(3);
+        if self.offline {
+            return false;
+        }
+        let Ok(client) = reqwest::Client::builder().timeout(PATIENCE).build() else { return false };
+        client.head(self.address()).send().await.is_ok()
+    }
+
+    /// Where the hub is.
+    pub fn address(&self) -> &str {
+        self.endpoint.as_deref().unwrap_or("https://huggingface.co")
+    }
+
     async fn download(&self, repo: Repo, tell: &OnProgress) -> Result<PathBuf, ApiError> {
         let mut builder =
             ApiBuilder::from_cache(Cache::new(self.cache.clone())).with_progress(false).with_token(self.token.clone());
@@ -115,7 +131,7 @@ impl Hub {
     }
 
     fn explain(&self, id: &str, error: &ApiError) -> String {
-        let endpoint = self.endpoint.as_deref().unwrap_or("https://huggingface.co");
+        let endpoint = self.address();
         let ApiError::RequestError(request) = error else { return format!("cannot download {id} from {endpoint}: {error}") };
         match request.status().map(|status| status.as_u16()) {
             Some(401 | 403) => format!("{endpoint} does not give out {id} without a token that may read it; set HF_TOKEN"),

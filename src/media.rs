@@ -85,6 +85,21 @@ pub enum Extent {
 pub(crate) struct Made {
     pub item: Processed,
     pub extent: Extent,
+    /// Sizes of the views.
+    pub shown: Vec<(usize, usize)>,
+}
+
+impl Made {
+    fn new(item: Processed, extent: Extent) -> Self {
+        let shown = item.views.iter().map(|view| (view.width(), view.height())).collect();
+        Self { item, extent, shown }
+    }
+
+    fn without_views(&self) -> Self {
+        let Processed { input, pieces, .. } = &self.item;
+        let item = Processed { input: input.clone(), pieces: pieces.clone(), views: Vec::new() };
+        Self { item, extent: self.extent.clone(), shown: self.shown.clone() }
+    }
 }
 
 impl AddAssign for Spent {
@@ -112,7 +127,7 @@ impl MediaCache {
         Ok(Self { secret, made: Mutex::new(Recent::new(bytes_max)) })
     }
 
-    /// An item as model input. Found again only by requests with the same salt.
+    /// An item as model input. Found again only by requests with the same salt, and without its views then.
     pub fn process(
         &self,
         processor: &dyn Processor,
@@ -136,7 +151,7 @@ impl MediaCache {
         })?;
         if let Ok(mut all) = self.made.lock() {
             let bytes = made.item.input.arrays.values().map(|array| array.data.len() * 4).sum();
-            all.insert(key, made.clone(), bytes);
+            all.insert(key, made.without_views(), bytes);
         }
         Ok((made, spent))
     }
@@ -170,14 +185,14 @@ fn process(processor: &dyn Processor, raw: Raw, interest: &Interest) -> Result<(
             let (decode, extent) = (began.elapsed(), Extent::Picture { width: image.width(), height: image.height() });
             let item = processor.process(Media::Image(image, options))?;
             check_tokens(&item, &options)?;
-            Ok((Made { item, extent }, Spent { pictures: 1, ..spent(decode) }))
+            Ok((Made::new(item, extent), Spent { pictures: 1, ..spent(decode) }))
         }
         (Wanted::Audio(options), Fetched::File(bytes)) => {
             let audio = decode_audio(bytes, &options, &limits, interest)?;
             let (decode, seconds) = (began.elapsed(), audio.seconds());
             let item = processor.process(Media::Audio(audio))?;
             let sound = Duration::from_secs_f64(seconds);
-            Ok((Made { item, extent: Extent::Sound { seconds } }, Spent { sound, ..spent(decode) }))
+            Ok((Made::new(item, Extent::Sound { seconds }), Spent { sound, ..spent(decode) }))
         }
         (Wanted::Video(options), content) => {
             let video = match content {
@@ -193,7 +208,7 @@ fn process(processor: &dyn Processor, raw: Raw, interest: &Interest) -> Result<(
             let times = clip.times.clone();
             let item = processor.process(Media::Video(clip))?;
             let spent = Spent { pictures: times.len(), ..spent(opened + video.waited()) };
-            Ok((Made { item, extent: Extent::Clip { times } }, spent))
+            Ok((Made::new(item, Extent::Clip { times }), spent))
         }
         // Nobody fetches such a thing: a folder or list is asked for as a clip alone.
         (wanted, Fetched::Frames(..)) => Err(ModelError::Unusable(format!("a list of pictures is no {} input", wanted.kind()))),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::media::{Interest, VideoOptions};
+use ::media::{Image, Interest, VideoOptions};
 use chrono::Utc;
 use engine::{Constraint, EngineError, Sampling};
 use models::{ModelError, Processed, assemble, media_in_words};
@@ -26,6 +26,8 @@ pub(crate) struct Prepared {
     pub sampling: Sampling,
     pub constraint: Option<Box<dyn Constraint>>,
     pub spent: Spent,
+    /// The pictures, tiles and frames that the model looks at, item by item; none of what was remembered.
+    pub views: Vec<Vec<Image>>,
     /// What became of its media, in their order.
     pub received: Arc<[Received]>,
     pub offer: Offer,
@@ -82,15 +84,15 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
         if let Some(dry) = &mut sampling.dry {
             dry.breakers = shared.tokenizer.holding(&breakers);
         }
-        let (mut spent, mut received) = (Spent::default(), Vec::new());
+        let (mut spent, mut received, mut views) = (Spent::default(), Vec::new(), Vec::new());
         let items = fetched.into_iter().map(|raw| {
             let (param, kind, bytes) = (raw.param.clone(), raw.wanted.kind(), raw.content.bytes());
             let (made, took) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), &interest)?;
-            let Made { item, extent } = made;
+            let Made { mut item, extent, shown } = made;
             check_memory(&shared, &item, &param)?;
             spent += took;
-            let (tokens, views) = (item.tokens(), item.views.clone());
-            received.push(Received { param, kind, bytes, tokens, extent, views, spent: took });
+            views.push(std::mem::take(&mut item.views));
+            received.push(Received { param, kind, bytes, tokens: item.tokens(), extent, views: shown, spent: took });
             Ok(item)
         });
         let items = items.collect::<Result<Vec<_>, Error>>()?;
@@ -98,7 +100,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
             None => assemble(&rendered, items, shared.processor.as_ref(), &shared.tokenizer).map_err(rejected)?,
             Some(raw) => continued(&shared, raw)?,
         };
-        Ok(Prepared { prompt, sampling, constraint, spent, received: received.into(), offer, thoughts })
+        Ok(Prepared { prompt, sampling, constraint, spent, views, received: received.into(), offer, thoughts })
     });
     let prepared = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
     drop((permit, guard));

@@ -21,6 +21,8 @@ pub struct Preview {
     pub text: String,
     /// Its media, in their order.
     pub media: Arc<[Received]>,
+    /// The pictures, tiles and frames that the model would look at, item by item, before pixels become numbers.
+    pub views: Vec<Vec<Image>>,
 }
 
 /// Equal tokens in a row that are not written out.
@@ -34,7 +36,7 @@ impl Model {
     pub async fn preview(&self, request: &ChatRequest) -> Result<Preview, Error> {
         let prepared = prepare(&self.inner, request).await?;
         let token_ids = prepared.prompt.tokens;
-        Ok(Preview { text: self.spelled(&token_ids), token_ids, media: prepared.received })
+        Ok(Preview { text: self.spelled(&token_ids), token_ids, media: prepared.received, views: prepared.views })
     }
 
     /// A picture as it is meant to be seen, before a model's processor changes it.

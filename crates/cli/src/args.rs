@@ -214,6 +214,12 @@ pub struct RunOptions {
     /// Print what the model would read, and how much that is, instead of asking it. Its weights are not read
     #[arg(long, requires = "input")]
     pub dry_run: bool,
+    /// Write the pictures, tiles and frames that the model would look at into a folder, as PNG
+    #[arg(long, value_name = "FOLDER", requires = "dry_run")]
+    pub save_inputs: Option<PathBuf>,
+    /// Show pictures that are asked about, in a terminal that can
+    #[arg(long)]
+    pub show_images: bool,
     /// Print words as they are, not set as Markdown, where the answer goes to a terminal
     #[arg(long)]
     pub plain: bool,

@@ -19,8 +19,8 @@ struct Finding {
     advice: Option<String>,
 }
 
-pub fn doctor(options: &DoctorOptions) -> Result<()> {
-    let findings = examine();
+pub async fn doctor(options: &DoctorOptions) -> Result<()> {
+    let findings = examine().await;
     if options.json {
         let values: Map<String, Value> = findings
             .into_iter()
@@ -37,10 +37,16 @@ pub fn doctor(options: &DoctorOptions) -> Result<()> {
     Ok(())
 }
 
-fn examine() -> Vec<Finding> {
+async fn examine() -> Vec<Finding> {
     let Machine { instructions, threads, memory, ffmpeg } = Machine::here();
     let gigabytes = |bytes: u64| (bytes as f64 / 1e8).round() / 10.0;
-    let cache = environment::hub(None).cache;
+    let hub = environment::hub(None);
+    let (cache, answers) = (&hub.cache, hub.is_reachable().await);
+    let unreachable = if hub.offline {
+        "switched off by HF_HUB_OFFLINE"
+    } else {
+        "not to be reached: only models in the cache or in folders can be loaded"
+    };
     let is_slow = instructions.is_empty();
     let mut findings = vec![
         finding("version", env!("CARGO_PKG_VERSION")),
@@ -51,6 +57,8 @@ fn examine() -> Vec<Finding> {
         finding("free memory GB", memory.map(|memory| gigabytes(memory.free))),
         finding("model cache", cache.display().to_string())
             .unless(cache.is_dir(), "not there yet: the first download makes it (HF_HOME, --hf-cache)"),
+        finding("hub", hub.address()).unless(answers, unreachable),
+        finding("accelerators", Vec::<String>::new()).unless(false, "this program computes on the processor alone"),
     ];
     let install = format!("clips other than GIF, WebP and PNG need it, and sounds like Opus: {}", Ffmpeg::INSTALL);
     let Some(Ffmpeg { version, ffprobe, decodes }) = ffmpeg else {

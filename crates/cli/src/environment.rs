@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use mistralrs::Hub;
 
+use crate::run::Graphics;
+
 /// The hub as HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE say, with a cache folder that goes before them.
 pub fn hub(cache: Option<PathBuf>) -> Hub {
     let home = set("HF_HOME").map(PathBuf::from).unwrap_or_else(default_home);
@@ -24,6 +26,16 @@ pub fn hub(cache: Option<PathBuf>) -> Hub {
 pub fn api_keys() -> Vec<String> {
     let keys = set("MISTRALRS_API_KEY").unwrap_or_default();
     keys.split(',').map(str::trim).filter(|key| !key.is_empty()).map(str::to_string).collect()
+}
+
+/// How the terminal takes pictures, as far as it makes itself known.
+pub fn graphics() -> Option<Graphics> {
+    let term = set("TERM").unwrap_or_default();
+    let program = set("TERM_PROGRAM").unwrap_or_default();
+    if set("KITTY_WINDOW_ID").is_some() || term.contains("kitty") || term.contains("ghostty") {
+        return Some(Graphics::Kitty);
+    }
+    ["iTerm.app", "WezTerm", "vscode"].contains(&program.as_str()).then_some(Graphics::Iterm)
 }
 
 /// The user's folder.

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
                 Command::Serve(options) => serve::serve(options).await,
                 Command::Bench(options) => bench::bench(options).await,
                 Command::Families => families::print(),
-                Command::Doctor(options) => doctor::doctor(&options),
+                Command::Doctor(options) => doctor::doctor(&options).await,
                 Command::Tune(options) => tune::tune(options).await,
                 Command::Cache(options) => cache::cache(options),
                 Command::Completions { shell } => {

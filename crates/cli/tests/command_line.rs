@@ -141,7 +141,9 @@ fn the_doctor_says_what_there_is() {
     let output = mistralrs(&["doctor", "--json"]);
     assert!(output.status.success());
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    for name in ["version", "instruction_sets", "threads", "memory_GB", "free_memory_GB", "model_cache", "ffmpeg"] {
+    for name in
+        ["version", "instruction_sets", "threads", "memory_GB", "free_memory_GB", "model_cache", "hub", "accelerators", "ffmpeg"]
+    {
         assert!(report[name].as_object().is_some_and(|finding| finding.contains_key("value")), "{name} in {report}");
     }
     assert_eq!(report["model_cache"]["value"], "/nonexistent/hub");
@@ -264,7 +266,8 @@ fn media_are_shown_in_the_order_of_their_flags() {
     let gemma = fixtures::model("gemma3n").unwrap().display().to_string();
     let order = |flags: &[&str]| {
         let output = mistralrs(&[&["run", "-m", &gemma, "--dry-run", "--json", "-i", "What?"], flags].concat());
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&text(&output.stderr));
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output.stderr)));
         let kinds: Vec<String> = report["media"].as_array().unwrap().iter().map(|item| item["type"].to_string()).collect();
         let prompt = report["prompt"].as_str().unwrap();
         assert!(prompt.contains(" x ") && prompt.contains("What?"), "{prompt}");
@@ -423,4 +426,22 @@ fn boxes_are_drawn_into_the_picture() {
     let expected = serde_json::json!([{"label": "it", "box": [side(0, 100.0), side(1, 200.0), side(0, 900.0), side(1, 800.0)]}]);
     assert_eq!(report["boxes"], expected, "{rest}");
     assert!(rest.contains("red: it ") && std::fs::read(drawn).unwrap().starts_with(b"\x89PNG"), "{rest}");
+}
+
+#[test]
+fn views_of_a_picture_are_written_as_the_model_gets_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixtures::model("idefics3").unwrap().display().to_string();
+    let (picture, into) = (media("photo_200x150.jpg"), folder.path().join("views"));
+    let arguments = ["run", "-m", &model, "--image", &picture, "--dry-run", "--json", "-i", "What?"];
+    let output = mistralrs(&[&arguments[..], &["--save-inputs", into.to_str().unwrap()]].concat());
+    let rest = text(&output.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&rest);
+    let views = report["media"][0]["views"].as_array().unwrap();
+    assert!(views.len() > 1, "{report}");
+    for (i, size) in views.iter().enumerate() {
+        let view = image::open(into.join(format!("1-image-{}.png", i + 1))).unwrap();
+        assert_eq!(serde_json::json!([view.width(), view.height()]), *size);
+    }
+    assert_eq!(std::fs::read_dir(into).unwrap().count(), views.len());
 }

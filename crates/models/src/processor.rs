@@ -83,8 +83,8 @@ pub struct Processed {
     pub input: Arc<MediaInput>,
     /// Takes the place of the marker; the slots add up to `input.rows` where rows take the places of tokens.
     pub pieces: Vec<Piece>,
-    /// Width and height, in pixels, of each picture, tile or frame that the encoder looks at.
-    pub views: Vec<(usize, usize)>,
+    /// The pictures, tiles or frames that the encoder looks at, before pixels become numbers.
+    pub views: Vec<Image>,
 }
 
 impl Processed {
@@ -94,9 +94,8 @@ impl Processed {
     }
 
     /// An item that is seen as these pictures.
-    pub fn seen<'a>(input: MediaInput, pieces: Vec<Piece>, views: impl IntoIterator<Item = &'a Image>) -> Self {
-        let views = views.into_iter().map(|view| (view.width(), view.height())).collect();
-        Self { input: input.into(), pieces, views }
+    pub fn seen(input: MediaInput, pieces: Vec<Piece>, views: impl Into<Vec<Image>>) -> Self {
+        Self { input: input.into(), pieces, views: views.into() }
     }
 
     /// Tokens that stand for it.

@@ -56,7 +56,7 @@ fn pictures_are_shown_as_they_are_wanted() {
     ];
     for (name, options, tokens, (views, size)) in cases {
         let made = processed(name, options);
-        let found = (made.tokens(), (made.views.len(), made.views[0]));
+        let found = (made.tokens(), (made.views.len(), (made.views[0].width(), made.views[0].height())));
         assert_eq!(found, (tokens, (views, size)), "{name} {options:?}");
     }
 }

@@ -4,6 +4,7 @@ mod boxes;
 mod command;
 mod markdown;
 mod report;
+mod show;
 mod talk;
 
 use std::fs;
@@ -15,6 +16,8 @@ use mistralrs::{ChatRequest, Content, Dry, FileAccess, Grammar, Message, Model, 
 use crate::args::RunOptions;
 use crate::load::load;
 use markdown::Markdown;
+pub use show::Graphics;
+use show::show;
 
 pub async fn run(options: RunOptions) -> Result<()> {
     options.clip.checked()?;
@@ -31,8 +34,11 @@ pub async fn run(options: RunOptions) -> Result<()> {
         return talk::Talk::new(model, request, options).run(load).await;
     };
     let request = asked(request, &options, question)?;
+    if options.show_images {
+        show(&model, &request).await?;
+    }
     if options.dry_run {
-        return report::preview(&model, &request, options.json).await;
+        return report::preview(&model, &request, options.json, options.save_inputs.as_deref()).await;
     }
     if !options.json && options.draw_boxes.is_none() {
         return write(&model, &request, options.plain, &mut String::new()).await;

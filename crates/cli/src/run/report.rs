@@ -1,12 +1,20 @@
 //! An answer, or what would be asked, as a table or JSON.
 
-use anyhow::Result;
-use mistralrs::{Answer, BoundingBox, ChatRequest, Extent, Finish, Model, Preview, Received};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use mistralrs::{Answer, BoundingBox, ChatRequest, Extent, Finish, Image, Model, Preview, Received};
 use serde_json::{Value, json};
 
-/// What a model would read.
-pub async fn preview(model: &Model, request: &ChatRequest, as_json: bool) -> Result<()> {
+/// What a model would read. Its views go to a folder, if one is given.
+pub async fn preview(model: &Model, request: &ChatRequest, as_json: bool, folder: Option<&Path>) -> Result<()> {
     let preview = model.preview(request).await?;
+    if let Some(folder) = folder {
+        save(&preview, folder)?;
+    }
     if as_json {
         let Preview { token_ids, media, .. } = &preview;
         let media: Vec<Value> = media.iter().map(receipt).collect();
@@ -18,6 +26,26 @@ pub async fn preview(model: &Model, request: &ChatRequest, as_json: bool) -> Res
     preview.media.iter().for_each(|item| eprintln!("{}", in_words(item)));
     eprintln!("{} of {} tokens", preview.token_ids.len(), model.context_max());
     Ok(())
+}
+
+/// `1-image-1.png` is the first view of the first item.
+fn save(preview: &Preview, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (i, (item, views)) in preview.media.iter().zip(&preview.views).enumerate() {
+        for (j, view) in views.iter().enumerate() {
+            let path = folder.join(format!("{}-{}-{}.png", i + 1, item.kind, j + 1));
+            fs::write(&path, png(view)?).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A picture as PNG.
+pub fn png(picture: &Image) -> Result<Vec<u8>> {
+    let (width, height) = (picture.width() as u32, picture.height() as u32);
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes).write_image(picture.rgb(), width, height, ExtendedColorType::Rgb8)?;
+    Ok(bytes)
 }
 
 /// "messages[0].content[0]: image, 640x480, shown as 5 of 336x336, 720 tokens"

@@ -11,7 +11,7 @@ use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 
 use super::command::{HELP, Line, set, settings};
-use super::{content, message, write};
+use super::{content, message, show, write};
 use crate::args::{ModelOptions, RunOptions};
 use crate::attachments::{self, Attachment};
 use crate::environment;
@@ -104,6 +104,10 @@ impl Talk {
         }
         let media = std::mem::take(&mut self.attached);
         self.request.messages.push(message("user", content(media, text)));
+        if self.options.show_images {
+            // A picture that cannot be shown is told about when it is asked about.
+            let _ = show(&self.model, &self.request).await;
+        }
         let mut answer = String::new();
         let asked = tokio::select! {
             asked = write(&self.model, &self.request, self.options.plain, &mut answer) => asked,

@@ -66,7 +66,7 @@ impl Gemma3 {
                 self.block(&mut pieces);
             }
         }
-        Processed::seen(input, pieces, &views)
+        Processed::seen(input, pieces, views)
     }
 
     fn block(&self, pieces: &mut Vec<Piece>) {

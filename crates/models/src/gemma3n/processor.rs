@@ -90,7 +90,7 @@ impl Gemma3n {
         let pieces = views.iter().flat_map(|_| block([BEGIN, END], self.image_token, self.rows)).collect();
         let arrays = [(PICTURES, self.pixels.planes(views))];
         let input = MediaInput::new(MediaKind::Image, views.len() * self.rows, arrays);
-        Processed::seen(input, pieces, views)
+        Processed::seen(input, pieces, views.to_vec())
     }
 }
 

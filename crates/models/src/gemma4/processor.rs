@@ -153,7 +153,7 @@ impl Gemma4 {
         let names = array_names(MediaKind::Image);
         let [pixels, places] = patches.cut(&views);
         let input = MediaInput::new(MediaKind::Image, rows, [(names.pixels, pixels), (names.places, places)]);
-        Processed::seen(input, view("", self.image_token, rows).into(), &views)
+        Processed::seen(input, view("", self.image_token, rows).into(), views)
     }
 
     fn video(&self, clip: Clip) -> Result<Processed, ModelError> {
@@ -168,7 +168,7 @@ impl Gemma4 {
         let separators = std::iter::once("").chain(std::iter::repeat(" "));
         let moments = times.iter().zip(separators).map(|(time, separator)| format!("{separator}{} ", moment(*time)));
         let pieces = moments.flat_map(|moment| view(&moment, self.video_token, rows)).collect();
-        Ok(Processed::seen(input, pieces, &frames))
+        Ok(Processed::seen(input, pieces, frames))
     }
 }
 

@@ -51,7 +51,7 @@ impl Idefics2 {
         // Neighbours, views and pictures alike, have one token between them.
         let around = || Piece::Once(AROUND.into());
         let pieces = views.iter().flat_map(|_| [around(), slots.clone(), around()]).collect();
-        Processed::seen(MediaInput::new(MediaKind::Image, rows, arrays), pieces, &views)
+        Processed::seen(MediaInput::new(MediaKind::Image, rows, arrays), pieces, views)
     }
 
     /// The quarters, if they are asked for, and the whole.

@@ -91,7 +91,7 @@ impl Processor for Idefics3 {
         };
         let rows = views.len() * self.rows_per_tile;
         let input = MediaInput::new(kind, rows, [("pixel_values", self.pixels.planes(&views))]);
-        Ok(Processed::seen(input, pieces, &views))
+        Ok(Processed::seen(input, pieces, views))
     }
 }
 

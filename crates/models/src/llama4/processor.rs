@@ -47,7 +47,7 @@ impl Llama4 {
         }
         let rows = views.len() * self.rows_per_tile;
         let input = MediaInput::new(MediaKind::Image, rows, [("pixel_values", self.pixels.planes(&views))]);
-        Processed::seen(input, self.pieces(canvas), &views)
+        Processed::seen(input, self.pieces(canvas), views)
     }
 
     /// The tiles, if there are several, and the whole.

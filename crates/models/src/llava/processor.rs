@@ -84,7 +84,7 @@ impl Llava {
         let pixels = ("pixel_values", self.pixels.planes(&views));
         let arrays = [pixels].into_iter().chain(size.map(|size| ("image_sizes", size)));
         let pieces = vec![Piece::Slots { token: self.image_token, count: rows }];
-        Ok(Processed::seen(MediaInput::new(MediaKind::Image, rows, arrays), pieces, &views))
+        Ok(Processed::seen(MediaInput::new(MediaKind::Image, rows, arrays), pieces, views))
     }
 
     fn middle(&self, image: &Image, shortest: usize, before: &Before) -> Image {

@@ -70,7 +70,7 @@ impl MiniCpmO {
         let pixels: Vec<f32> = views.iter().flat_map(|view| self.pixels.planes(std::slice::from_ref(view)).data).collect();
         let arrays = [("pixel_values", Array { shape: vec![pixels.len()], data: pixels }), ("tgt_sizes", sizes)];
         let rows = views.len() * self.config.query_num;
-        Processed::seen(MediaInput::new(MediaKind::Image, rows, arrays), self.picture_pieces(grid), &views)
+        Processed::seen(MediaInput::new(MediaKind::Image, rows, arrays), self.picture_pieces(grid), views)
     }
 
     fn picture_pieces(&self, grid: Option<Grid>) -> Vec<Piece> {

@@ -47,7 +47,7 @@ impl Mistral3 {
             let end = if row < rows { &self.ends.image_break_token } else { &self.ends.image_end_token };
             pieces.extend([Piece::Slots { token: self.image_token, count: columns }, Piece::Text(end.clone())]);
         }
-        Processed::seen(MediaInput::new(MediaKind::Image, rows * columns, arrays), pieces, &views)
+        Processed::seen(MediaInput::new(MediaKind::Image, rows * columns, arrays), pieces, views)
     }
 
     /// Rows and columns of squares that cover the picture, once it is small enough.

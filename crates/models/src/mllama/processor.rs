@@ -66,7 +66,7 @@ impl Mllama {
             (MASK, Array { shape: vec![all], data: mask }),
         ];
         let input = MediaInput::new(MediaKind::Image, all * self.config.rows_per_tile(), arrays);
-        Processed::seen(input, vec![Piece::Slots { token: self.image_token, count: 1 }], &tiles)
+        Processed::seen(input, vec![Piece::Slots { token: self.image_token, count: 1 }], tiles)
     }
 
     /// Rows of the tiles that are not empty.

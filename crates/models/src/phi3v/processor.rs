@@ -45,7 +45,7 @@ impl Processor for Phi3V {
         let count = tokens(width / TILE, height / TILE);
         let input = MediaInput::new(MediaKind::Image, count, [("pixel_values", pixels), (SIZES, size)]);
         let pieces = vec![Piece::Slots { token: self.image_token, count }, Piece::Text(format!("{}\n", self.beginning))];
-        Ok(Processed::seen(input, pieces, &views))
+        Ok(Processed::seen(input, pieces, views))
     }
 
     fn arrange(&self, prompt: &mut Prompt) {

@@ -113,7 +113,7 @@ impl Phi4 {
         let pair = |shape, numbers: [usize; 2]| Array { shape, data: numbers.map(|n| n as f32).to_vec() };
         let arrays = [(PIXEL_VALUES, pixels), (SIZES, pair(vec![1, 2], [height, width])), (USEFUL, pair(vec![2], useful))];
         let input = MediaInput::new(MediaKind::Image, rows, arrays);
-        Ok(Processed::seen(input, vec![Piece::Slots { token: self.image_token, count: rows }], &views))
+        Ok(Processed::seen(input, vec![Piece::Slots { token: self.image_token, count: rows }], views))
     }
 }
 

@@ -74,7 +74,7 @@ impl VisionProcessor {
         let rows = grid.squares(self.images.merge).patches();
         let names = array_names(MediaKind::Image);
         let input = MediaInput::new(MediaKind::Image, rows, [(names.pixels, patches), (names.grid, grid.array())]);
-        Ok(Processed::seen(input, vec![Piece::Slots { token: self.image_token, count: rows }], &views))
+        Ok(Processed::seen(input, vec![Piece::Slots { token: self.image_token, count: rows }], views))
     }
 
     fn video(&self, clip: Clip) -> Result<Processed, ModelError> {
@@ -101,7 +101,7 @@ impl VisionProcessor {
                 moments.flat_map(|seconds| around(format!("<{seconds:.1} seconds><|vision_start|>"))).collect()
             }
         };
-        Ok(Processed::seen(MediaInput::new(MediaKind::Video, rows, arrays), pieces, &frames))
+        Ok(Processed::seen(MediaInput::new(MediaKind::Video, rows, arrays), pieces, frames))
     }
 }
 
