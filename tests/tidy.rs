@@ -21,7 +21,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mistralrs-models", &["mistralrs-nn", "mistralrs-media", "mistralrs-text"]),
     ("mistralrs-engine", &["mistralrs-nn"]),
     ("mistralrs", &["mistralrs-nn", "mistralrs-media", "mistralrs-text", "mistralrs-models", "mistralrs-engine"]),
-    ("mistralrs-server", &["mistralrs"]),
+    ("mistralrs-wire", &["mistralrs"]),
+    ("mistralrs-server", &["mistralrs", "mistralrs-wire"]),
     ("mistralrs-cli", &["mistralrs", "mistralrs-server"]),
 ];
 
@@ -51,7 +52,19 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 const FORBIDDEN_IN: &[(&str, &[&str])] = &[
     ("Mutex", &["crates/engine/", "crates/nn/", "crates/models/"]),
     ("RwLock", &["crates/engine/", "crates/nn/", "crates/models/"]),
-    ("candle", &["crates/models/", "crates/engine/", "crates/media/", "crates/text/", "crates/server/", "crates/cli/", "src/"]),
+    (
+        "candle",
+        &[
+            "crates/models/",
+            "crates/engine/",
+            "crates/media/",
+            "crates/text/",
+            "crates/wire/",
+            "crates/server/",
+            "crates/cli/",
+            "src/",
+        ],
+    ),
 ];
 
 /// Names that `models` alone may say.

@@ -6,9 +6,10 @@ use std::convert::Infallible;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
-use futures_util::stream::{self, BoxStream, SelectAll, Stream, StreamExt, select_all};
-use mistralrs::{Answer, AnswerStream, Delta, Error, Piece, Summary};
+use futures_util::stream::{self, StreamExt};
+use mistralrs::{Answer, AnswerStream, Delta, Piece, Summary};
 use serde_json::Value;
+use wire::chunks::{Chunks, Pieces, merged};
 
 use crate::app::App;
 use crate::error::Failure;
@@ -23,6 +24,30 @@ pub trait Wire: Send + 'static {
     fn done(&mut self, choice: usize, summary: &Summary) -> Vec<Event>;
     /// Nothing follows what failed.
     fn failed(&mut self, failure: &Failure) -> Vec<Event>;
+}
+
+/// Chunks as events without names, and [DONE] behind them. A stream that failed ends without it: clients raise what its last event
+/// says.
+pub struct Plain<C>(pub C);
+
+impl<C: Chunks> Wire for Plain<C> {
+    fn opening(&mut self, answers: &[AnswerStream]) -> Vec<Event> {
+        self.0.opening(answers).iter().map(event).collect()
+    }
+
+    fn delta(&mut self, choice: usize, delta: &Delta) -> Vec<Event> {
+        vec![event(&self.0.delta(choice, delta))]
+    }
+
+    fn done(&mut self, choice: usize, summary: &Summary) -> Vec<Event> {
+        let mut events: Vec<Event> = self.0.done(choice, summary).iter().map(event).collect();
+        events.extend(self.0.are_complete().then(|| Event::default().data("[DONE]")));
+        events
+    }
+
+    fn failed(&mut self, failure: &Failure) -> Vec<Event> {
+        vec![event(&failure.body())]
+    }
 }
 
 /// An event that consists of its data.
@@ -53,8 +78,7 @@ impl App {
             self.recorder.received(answer.received());
         }
         let ready = wire.opening(&answers).into();
-        let pieces = select_all(answers.into_iter().enumerate().map(|(i, answer)| pieces(i, answer).boxed()));
-        let events = Events { pieces, ready, wire, app: self.clone() };
+        let events = Events { pieces: merged(answers), ready, wire, app: self.clone() };
         let events =
             stream::unfold(
                 events,
@@ -65,22 +89,11 @@ impl App {
 }
 
 struct Events<W> {
-    /// Pieces of all choices, in the order in which they come.
-    pieces: SelectAll<BoxStream<'static, (usize, Result<Piece, Error>)>>,
+    pieces: Pieces,
     /// What has yet to be sent.
     ready: VecDeque<Event>,
     wire: W,
     app: App,
-}
-
-/// One choice's pieces to its end.
-fn pieces(index: usize, answer: AnswerStream) -> impl Stream<Item = (usize, Result<Piece, Error>)> {
-    stream::unfold(Some(answer), move |answer| async move {
-        let mut answer = answer?;
-        let piece = answer.next().await;
-        let rest = matches!(piece, Ok(Piece::Delta(_))).then_some(answer);
-        Some(((index, piece), rest))
-    })
 }
 
 impl<W: Wire> Events<W> {

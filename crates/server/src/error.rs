@@ -2,8 +2,9 @@
 
 use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
-use mistralrs::{Error, Fault, MediaKind};
+use mistralrs::Error;
 use serde_json::{Value, json};
+use wire::{Kind, Refusal};
 
 /// Bytes of a message. What it repeats of a request may be longer.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -26,8 +27,7 @@ impl Failure {
 
     /// A value of the request is at fault.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
-        let param = param.into();
-        Self::new(StatusCode::BAD_REQUEST, message).param(param).code("invalid_value")
+        Refusal::invalid(param, message).into()
     }
 
     /// The server ends.
@@ -77,30 +77,22 @@ impl Failure {
     }
 }
 
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { kind, message, param, code } = refusal;
+        let status = match kind {
+            Kind::Invalid => StatusCode::BAD_REQUEST,
+            Kind::Forbidden => StatusCode::FORBIDDEN,
+            Kind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, message, param, code }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let message = error.to_string();
-        match error {
-            Error::Request { param, fault, .. } => {
-                let (status, code) = match fault {
-                    Fault::Invalid => (StatusCode::BAD_REQUEST, "invalid_value"),
-                    Fault::Media(MediaKind::Image) => (StatusCode::BAD_REQUEST, "invalid_image"),
-                    Fault::Media(MediaKind::Audio) => (StatusCode::BAD_REQUEST, "invalid_audio"),
-                    Fault::Media(MediaKind::Video) => (StatusCode::BAD_REQUEST, "invalid_video"),
-                    Fault::Modality => (StatusCode::BAD_REQUEST, "unsupported_modality"),
-                    Fault::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
-                    Fault::TooLarge => (StatusCode::BAD_REQUEST, "media_too_large"),
-                };
-                Self::new(status, message).param(param).code(code)
-            }
-            Error::Context { .. } => {
-                Self::new(StatusCode::BAD_REQUEST, message).param("messages").code("context_length_exceeded")
-            }
-            Error::Overloaded => Self::new(StatusCode::TOO_MANY_REQUESTS, message).code("overloaded"),
-            Error::Generation(_) | Error::Model(_) | Error::Source(_) | Error::Memory { .. } => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-            }
-        }
+        Refusal::from(error).into()
     }
 }
 

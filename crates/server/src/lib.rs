@@ -1,35 +1,30 @@
 //! The HTTP server: [`Server`] over a loaded model. It speaks OpenAI's chat completions, completions and responses and Anthropic's
 //! messages.
 //!
-//! Knows: HTTP, the JSON of requests and answers, server-sent events, status codes, who may ask. Every answer of it is JSON (or an
-//! event stream), every error `{"error": {"message", "type", "param", "code"}}`. Each API is a file that translates to the facade's
-//! [`mistralrs::ChatRequest`] and from its deltas; what stands between the network and the routes is in `edge`.
+//! Knows: HTTP, the JSON of requests and answers (that of OpenAI's chats and completions through `wire`), server-sent events, status
+//! codes, who may ask. Every answer of it is JSON (or an event stream), every error `{"error": {"message", "type", "param",
+//! "code"}}`. Each API is a file that translates to the facade's [`mistralrs::ChatRequest`] and from its deltas; what stands
+//! between the network and the routes is in `edge`.
 //!
 //! Must never know: tensors, tokens beyond their ids, how a model is loaded. It reads no files and opens no connections of its
 //! own; what requests point at is fetched by the facade, within what the operator allows.
 
 mod answers;
 mod app;
-mod audio;
 mod chat;
 mod completions;
-mod content;
 mod edge;
 mod error;
-mod image;
 mod messages;
 mod metrics;
-mod options;
 mod payload;
 mod places;
-mod response;
 mod responses;
 mod settings;
 mod shelf;
 mod tokens;
 mod transcriptions;
 mod uploads;
-mod video;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};

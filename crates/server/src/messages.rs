@@ -8,14 +8,15 @@ use mistralrs::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use wire::{content, image};
+use wire::options::{self, check_stops};
+use wire::read::read_as;
 
 use crate::answers::{Wire, named};
 use crate::app::App;
 use crate::error::Failure;
-use crate::options::{self, check_stops};
-use crate::payload::{Json, read_as};
+use crate::payload::Json;
 use crate::places::Places;
-use crate::{content, image};
 
 #[derive(Debug, Deserialize)]
 struct MessagesBody {
@@ -257,7 +258,7 @@ fn document(block: &Value, at: &str) -> Result<Part, Failure> {
     }
     let url = source(body, &at)?;
     let file = if url.starts_with("data:") { json!({"file_data": url}) } else { json!({"file_url": url}) };
-    content::part(&json!({"type": "file", "file": file, "filename": block["title"]}), &at)
+    Ok(content::part(&json!({"type": "file", "file": file, "filename": block["title"]}), &at)?)
 }
 
 fn tool_result(block: &Value, at: &str) -> Result<Turn, Failure> {

@@ -8,7 +8,6 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -111,30 +110,4 @@ fn parse(body: &[u8]) -> Result<Value, Failure> {
         Value::Object(_) => Ok(json),
         _ => Err(Failure::new(StatusCode::BAD_REQUEST, "the body must be a JSON object").code("invalid_json")),
     }
-}
-
-/// JSON as what a route expects. Fields that it does not name are ignored.
-pub fn read_as<T: DeserializeOwned>(json: &Value) -> Result<T, Failure> {
-    read_at(json, "")
-}
-
-/// The same of a part of a body, which is at this place.
-pub fn read_at<T: DeserializeOwned>(json: &Value, at: &str) -> Result<T, Failure> {
-    serde_path_to_error::deserialize(json).map_err(|e| {
-        let path = e.path().to_string();
-        let place = match (at, path.as_str()) {
-            (at, ".") => at.to_string(),
-            ("", path) => path.to_string(),
-            (at, path) => format!("{at}.{path}"),
-        };
-        let reason = e.inner().to_string();
-        // The field that is missing is not part of the path.
-        let missing = reason.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
-        match (missing, place.as_str()) {
-            (Some(field), "") => Failure::invalid(field, format!("{field} is missing")),
-            (Some(field), place) => Failure::invalid(format!("{place}.{field}"), format!("{place}.{field} is missing")),
-            (None, "") => Failure::new(StatusCode::BAD_REQUEST, reason).code("invalid_value"),
-            (None, place) => Failure::invalid(place, format!("{place}: {reason}")),
-        }
-    })
 }

@@ -12,12 +12,13 @@ use axum::response::{IntoResponse, Response};
 use mistralrs::{AnswerStream, ChatRequest, Content, Delta, Grammar, Message, Summary};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use wire::options::{self, Options};
+use wire::read::read_as;
 
 use crate::answers::Wire;
 use crate::app::App;
 use crate::error::Failure;
-use crate::options::{self, Options};
-use crate::payload::{Id, Json, read_as};
+use crate::payload::{Id, Json};
 use crate::places::Places;
 use input::Turns;
 use output::Output;

@@ -4,12 +4,13 @@ use axum::extract::State;
 use mistralrs::{ChatRequest, Preview};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use wire::read::read_as;
+use wire::response::{by_kind, media};
 
 use crate::app::App;
 use crate::chat;
 use crate::error::Failure;
-use crate::payload::{Json, read_as};
-use crate::response::{by_kind, media};
+use crate::payload::Json;
 
 /// What is tokenized, if not `messages`.
 #[derive(Debug, Deserialize)]

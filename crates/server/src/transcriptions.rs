@@ -8,12 +8,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use mistralrs::{AudioOptions, ChatRequest, MediaSource, Part, Sampling};
 use serde_json::json;
+use wire::response::by_kind;
 
 use crate::app::App;
 use crate::error::Failure;
 use crate::payload::{Raw, essence};
 use crate::places::Places;
-use crate::response::by_kind;
 
 const INSTRUCTION: &str = "Write down what is said, word for word, and nothing else.";
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use wire::response::now;
 
 use crate::app::App;
 use crate::error::Failure;
 use crate::payload::{Id, Raw};
-use crate::response::now;
 
 /// POST: the body is the file. Its name and type are not looked at: the bytes tell what it is, when it is used.
 pub async fn create(State(app): State<App>, Raw(file): Raw) -> Result<axum::Json<Value>, Failure> {

@@ -2,8 +2,8 @@
 
 use mistralrs::{Content, MediaSource, Message, Part};
 use serde_json::{Map, Value, json};
+use wire::content::{content, gathered, role};
 
-use crate::content::{content, gathered, role};
 use crate::error::Failure;
 use crate::places::Places;
 

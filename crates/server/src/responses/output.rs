@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::response::sse::Event;
 use mistralrs::{Answer, CallDelta, Delta, Finish, Received, Summary};
 use serde_json::{Value, json};
+use wire::response::{by_kind, now};
 
 use crate::answers::named;
 use crate::error::Failure;
-use crate::response::{by_kind, now};
 
 /// What an item is.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use mistralrs::{AudioOptions, Content, ImageOptions, MediaSource, Part, VideoOptions};
 use serde_json::Value;
 
-use crate::error::Failure;
+use crate::refusal::Refusal;
 use crate::{audio, image, video};
 
 const KINDS: &str = "text, image_url, audio_url, input_audio, video_url, video, file, or one of OpenAI's input_ kinds";
@@ -16,7 +16,7 @@ pub fn role(role: &str) -> String {
 }
 
 /// A message's content: a text or a list of parts.
-pub fn content(value: &Value, at: &str) -> Result<Content, Failure> {
+pub fn content(value: &Value, at: &str) -> Result<Content, Refusal> {
     match value {
         Value::Null => Ok(Content::default()),
         Value::String(text) => Ok(Content::Text(text.clone())),
@@ -24,7 +24,7 @@ pub fn content(value: &Value, at: &str) -> Result<Content, Failure> {
             let parts = parts.iter().enumerate().map(|(j, value)| part(value, &format!("{at}[{j}]")));
             Ok(Content::Parts(parts.collect::<Result<_, _>>()?))
         }
-        _ => Err(Failure::invalid(at, format!("{at} must be a text or a list of parts"))),
+        _ => Err(Refusal::invalid(at, format!("{at} must be a text or a list of parts"))),
     }
 }
 
@@ -38,7 +38,7 @@ pub fn gathered(parts: Vec<Part>) -> Content {
 }
 
 /// One part.
-pub fn part(value: &Value, at: &str) -> Result<Part, Failure> {
+pub fn part(value: &Value, at: &str) -> Result<Part, Refusal> {
     if let Value::String(text) = value {
         return Ok(Part::Text(text.clone()));
     }
@@ -50,27 +50,27 @@ pub fn part(value: &Value, at: &str) -> Result<Part, Failure> {
         "audio_url" | "input_audio" => audio::part(value, kind, at),
         "video_url" | "video" | "input_video" => video::part(value, at),
         "file" | "input_file" => file(value, at),
-        _ => Err(Failure::invalid(format!("{at}.type"), format!("{at}.type must be {KINDS}"))),
+        _ => Err(Refusal::invalid(format!("{at}.type"), format!("{at}.type must be {KINDS}"))),
     }
 }
 
-fn text(value: &Value, field: &str, at: &str) -> Result<Part, Failure> {
+fn text(value: &Value, field: &str, at: &str) -> Result<Part, Refusal> {
     let text = value[field].as_str();
     text.map(|text| Part::Text(text.to_string())).ok_or_else(|| missing(at, field))
 }
 
-fn missing(at: &str, field: &str) -> Failure {
-    Failure::invalid(format!("{at}.{field}"), format!("{at}.{field} is missing or not a text"))
+fn missing(at: &str, field: &str) -> Refusal {
+    Refusal::invalid(format!("{at}.{field}"), format!("{at}.{field} is missing or not a text"))
 }
 
 /// A file that came with the message (`file_data`) or lies elsewhere (`file_url`). What it is, is told by the type that its data URL
 /// names, or by the end of its name.
-fn file(value: &Value, at: &str) -> Result<Part, Failure> {
+fn file(value: &Value, at: &str) -> Result<Part, Refusal> {
     let (body, at) = match &value["file"] {
         Value::Null => (value, at.to_string()),
         body => (body, format!("{at}.file")),
     };
-    let refuse = |field: &str, reason: &str| Failure::invalid(format!("{at}.{field}"), format!("{at}.{field} {reason}"));
+    let refuse = |field: &str, reason: &str| Refusal::invalid(format!("{at}.{field}"), format!("{at}.{field} {reason}"));
     let name = body["filename"].as_str();
     let url = match (body["file_data"].as_str(), body["file_url"].as_str()) {
         (Some(data), _) if data.starts_with("data:") => data.to_string(),
@@ -179,8 +179,8 @@ mod tests {
             (json!(3), "here.type"),
         ];
         for (value, place) in cases {
-            let failure = part(&value, "here").expect_err("this is no part");
-            assert_eq!(failure.body()["error"]["param"], place, "{value}");
+            let refusal = part(&value, "here").expect_err("this is no part");
+            assert_eq!(refusal.param.as_deref(), Some(place), "{value}");
         }
     }
 }

@@ -4,7 +4,7 @@ use mistralrs::{AudioOptions, MediaSource, Part};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::error::Failure;
+use crate::refusal::Refusal;
 
 /// `audio_url` or `input_audio`. The format that a client names is not looked at: the bytes tell it.
 #[derive(Debug, Deserialize)]
@@ -17,7 +17,7 @@ struct AudioBody {
 }
 
 /// `{"type": "audio_url", "audio_url": {"url": …, …}}`, or `{"type": "input_audio", "input_audio": {"data": …, …}}`; `kind` is the type.
-pub fn part(value: &Value, kind: &str, at: &str) -> Result<Part, Failure> {
+pub fn part(value: &Value, kind: &str, at: &str) -> Result<Part, Refusal> {
     let at = format!("{at}.{kind}");
     let value = match &value[kind] {
         url @ Value::String(_) => json!({"url": url}),
@@ -25,7 +25,7 @@ pub fn part(value: &Value, kind: &str, at: &str) -> Result<Part, Failure> {
     };
     let refuse = |field: &str, reason: &str| {
         let at = format!("{at}.{field}");
-        Failure::invalid(&at, format!("{at} {reason}"))
+        Refusal::invalid(&at, format!("{at} {reason}"))
     };
     let body: AudioBody = serde_path_to_error::deserialize(value).map_err(|e| match e.path().to_string().as_str() {
         "." => refuse("url", "is missing"),

@@ -4,7 +4,7 @@ use mistralrs::{MediaSource, Part, VideoOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::error::Failure;
+use crate::refusal::Refusal;
 
 /// Frames of JPEG one after the other, behind this and separated by commas: a list in one URL.
 const JPEG_FRAMES: &str = "data:video/jpeg;base64,";
@@ -23,21 +23,21 @@ struct VideoBody {
 }
 
 /// `{"type": "video_url", "video_url": {"url": …, …}}`, or `{"type": "video", "video": …, …}`.
-pub fn part(value: &Value, at: &str) -> Result<Part, Failure> {
+pub fn part(value: &Value, at: &str) -> Result<Part, Refusal> {
     let (value, at) = match &value["video_url"] {
         Value::Null => (value.clone(), at.to_string()),
         url @ (Value::String(_) | Value::Array(_)) => (json!({"url": url}), format!("{at}.video_url")),
         body => (body.clone(), format!("{at}.video_url")),
     };
     let body: VideoBody = serde_path_to_error::deserialize(value).map_err(|e| match e.path().to_string().as_str() {
-        "." => Failure::invalid(format!("{at}.url"), format!("{at}.url is missing: {}", e.inner())),
-        field => Failure::invalid(format!("{at}.{field}"), format!("{at}.{field}: {}", e.inner())),
+        "." => Refusal::invalid(format!("{at}.url"), format!("{at}.url is missing: {}", e.inner())),
+        field => Refusal::invalid(format!("{at}.{field}"), format!("{at}.{field}: {}", e.inner())),
     })?;
     let VideoBody { url, timestamps, fps, max_frames, start, end } = body;
     let options = VideoOptions { fps, max_frames, start, end };
     let refuse = |field: &str, reason: &str| {
         let at = format!("{at}.{field}");
-        Failure::invalid(&at, format!("{at} {reason}"))
+        Refusal::invalid(&at, format!("{at} {reason}"))
     };
     options.check().map_err(|e| refuse(e.field, &e.reason))?;
     let frames: Option<Vec<MediaSource>> = match &url {

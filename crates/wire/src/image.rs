@@ -4,7 +4,7 @@ use mistralrs::{ImageOptions, OptionError, Part};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::Failure;
+use crate::refusal::Refusal;
 
 /// What stands beside a picture's URL.
 #[derive(Debug, Default, Deserialize)]
@@ -17,22 +17,22 @@ struct OptionsBody {
 }
 
 /// `{"image_url": {"url": …, …}}`; or `{"image_url": …, …}` and `{"image": …, …}`, where what is wanted stands beside.
-pub fn part(value: &Value, at: &str) -> Result<Part, Failure> {
+pub fn part(value: &Value, at: &str) -> Result<Part, Refusal> {
     let field = if value["image"].is_null() { "image_url" } else { "image" };
     let (body, at) = if value[field].is_object() { (&value[field], format!("{at}.{field}")) } else { (value, at.to_string()) };
     let url = value[field].as_str().or_else(|| body["url"].as_str());
     let missing = || {
         let at = if value[field].is_object() { format!("{at}.url") } else { format!("{at}.{field}") };
-        Failure::invalid(&at, format!("{at} is missing or not a text"))
+        Refusal::invalid(&at, format!("{at} is missing or not a text"))
     };
     Ok(Part::Image(url.ok_or_else(missing)?.into(), options(body, &at)?))
 }
 
 /// What is wanted of a picture, by what stands beside it.
-pub fn options(body: &Value, at: &str) -> Result<ImageOptions, Failure> {
+pub fn options(body: &Value, at: &str) -> Result<ImageOptions, Refusal> {
     let refuse = |field: &str, reason: &str| {
         let at = format!("{at}.{field}");
-        Failure::invalid(&at, format!("{at} {reason}"))
+        Refusal::invalid(&at, format!("{at} {reason}"))
     };
     let body: OptionsBody = serde_path_to_error::deserialize(body)
         .map_err(|e| refuse(&e.path().to_string(), &format!("is not what it should be: {}", e.inner())))?;

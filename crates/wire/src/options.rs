@@ -6,7 +6,7 @@ use mistralrs::{ChatRequest, Dry, Grammar, Sampling, ToolChoice};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::error::Failure;
+use crate::refusal::Refusal;
 
 const STOPS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 1024;
@@ -70,7 +70,7 @@ enum GrammarBody {
 
 impl Options {
     /// A request that says nothing yet. `logprobs` is how many alternatives of each token are wanted, if any are.
-    pub fn request(self, logprobs: Option<usize>) -> Result<ChatRequest, Failure> {
+    pub fn request(self, logprobs: Option<usize>) -> Result<ChatRequest, Refusal> {
         let sampling = self.sampling(logprobs)?;
         let stop = match self.stop {
             None => Vec::new(),
@@ -80,7 +80,7 @@ impl Options {
         check_stops("stop", &stop)?;
         if self.dry_sequence_breakers.as_ref().is_some_and(|all| all.len() > BREAKERS_MAX) {
             let message = format!("dry_sequence_breakers takes at most {BREAKERS_MAX} texts");
-            return Err(Failure::invalid("dry_sequence_breakers", message));
+            return Err(Refusal::invalid("dry_sequence_breakers", message));
         }
         Ok(ChatRequest {
             sampling,
@@ -95,10 +95,10 @@ impl Options {
         })
     }
 
-    fn sampling(&self, logprobs: Option<usize>) -> Result<Sampling, Failure> {
+    fn sampling(&self, logprobs: Option<usize>) -> Result<Sampling, Refusal> {
         let top_k = match self.top_k {
             None | Some(-1 | 0) => 0,
-            Some(k) => usize::try_from(k).map_err(|_| Failure::invalid("top_k", "top_k must be positive, or 0 or -1 for all"))?,
+            Some(k) => usize::try_from(k).map_err(|_| Refusal::invalid("top_k", "top_k must be positive, or 0 or -1 for all"))?,
         };
         let usual = Dry::default();
         let dry = self.dry_multiplier.filter(|multiplier| *multiplier != 0.0).map(|multiplier| Dry {
@@ -125,27 +125,27 @@ impl Options {
 }
 
 /// How many choices are wanted.
-pub fn choices(n: Option<u32>) -> Result<usize, Failure> {
+pub fn choices(n: Option<u32>) -> Result<usize, Refusal> {
     let n = n.unwrap_or(1);
     if !(1..=CHOICES_MAX).contains(&n) {
-        return Err(Failure::invalid("n", format!("n must be between 1 and {CHOICES_MAX}")));
+        return Err(Refusal::invalid("n", format!("n must be between 1 and {CHOICES_MAX}")));
     }
     Ok(n as usize)
 }
 
 /// The most tokens that are wanted: the first of these fields that is there.
-pub fn tokens_max<const N: usize>(fields: [(&'static str, Option<u32>); N]) -> Result<Option<usize>, Failure> {
+pub fn tokens_max<const N: usize>(fields: [(&'static str, Option<u32>); N]) -> Result<Option<usize>, Refusal> {
     let given = fields.into_iter().find_map(|(field, value)| Some((field, value?)));
     match given {
-        Some((field, 0)) => Err(Failure::invalid(field, format!("{field} must be at least 1"))),
+        Some((field, 0)) => Err(Refusal::invalid(field, format!("{field} must be at least 1"))),
         given => Ok(given.map(|(_, tokens)| tokens as usize)),
     }
 }
 
 /// Refuses stop texts that are too many or too long.
-pub fn check_stops(field: &str, stop: &[String]) -> Result<(), Failure> {
+pub fn check_stops(field: &str, stop: &[String]) -> Result<(), Refusal> {
     if stop.len() > STOPS_MAX || stop.iter().any(|text| text.len() > STOP_BYTES_MAX) {
-        return Err(Failure::invalid(field, format!("{field} takes at most {STOPS_MAX} texts of {STOP_BYTES_MAX} bytes")));
+        return Err(Refusal::invalid(field, format!("{field} takes at most {STOPS_MAX} texts of {STOP_BYTES_MAX} bytes")));
     }
     Ok(())
 }
@@ -156,11 +156,11 @@ pub fn thinking(
     enabled: Option<bool>,
     effort: Option<&str>,
     field: &str,
-) -> Result<(), Failure> {
+) -> Result<(), Refusal> {
     let effort = effort.map(str::to_lowercase);
     let off = effort.as_deref().is_some_and(|effort| matches!(effort, "none" | "off"));
     if enabled == Some(true) && off {
-        return Err(Failure::invalid(field, format!("enable_thinking and {field} contradict each other")));
+        return Err(Refusal::invalid(field, format!("enable_thinking and {field} contradict each other")));
     }
     if let Some(thinking) = enabled.or(off.then_some(false)) {
         kwargs.insert("enable_thinking".into(), thinking.into());
@@ -172,7 +172,7 @@ pub fn thinking(
 }
 
 /// `"none"`, `"auto"`, `"required"`, or `{"type": "function", "function": {"name": …}}`, also without the inner object.
-pub fn tool_choice(choice: Option<&Value>) -> Result<ToolChoice, Failure> {
+pub fn tool_choice(choice: Option<&Value>) -> Result<ToolChoice, Refusal> {
     let Some(choice) = choice.filter(|choice| !choice.is_null()) else { return Ok(ToolChoice::Auto) };
     match choice.as_str() {
         Some("none") => return Ok(ToolChoice::None),
@@ -182,14 +182,14 @@ pub fn tool_choice(choice: Option<&Value>) -> Result<ToolChoice, Failure> {
     }
     let name = choice["function"]["name"].as_str().or_else(|| choice["name"].as_str());
     name.map(|name| ToolChoice::Named(name.into())).ok_or_else(|| {
-        Failure::invalid(
+        Refusal::invalid(
             "tool_choice",
             "tool_choice must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": ...}}",
         )
     })
 }
 
-fn grammar(format: Option<ResponseFormat>, grammar: Option<GrammarBody>) -> Result<Option<Grammar>, Failure> {
+fn grammar(format: Option<ResponseFormat>, grammar: Option<GrammarBody>) -> Result<Option<Grammar>, Refusal> {
     let format = match format {
         None | Some(ResponseFormat::Text) => None,
         Some(ResponseFormat::JsonObject) => Some(Grammar::JsonObject),
@@ -204,12 +204,12 @@ fn grammar(format: Option<ResponseFormat>, grammar: Option<GrammarBody>) -> Resu
         GrammarBody::Choice(texts) => Grammar::Choice(texts),
     });
     match (format, grammar) {
-        (Some(_), Some(_)) => Err(Failure::invalid("grammar", "response_format and grammar exclude each other")),
+        (Some(_), Some(_)) => Err(Refusal::invalid("grammar", "response_format and grammar exclude each other")),
         (format, grammar) => Ok(format.or(grammar)),
     }
 }
 
-fn bias((id, bias): (&String, &f32)) -> Result<(u32, f32), Failure> {
-    let id = id.parse().map_err(|_| Failure::invalid("logit_bias", format!("logit_bias: {id:?} is not a token id")))?;
+fn bias((id, bias): (&String, &f32)) -> Result<(u32, f32), Refusal> {
+    let id = id.parse().map_err(|_| Refusal::invalid("logit_bias", format!("logit_bias: {id:?} is not a token id")))?;
     Ok((id, *bias))
 }

@@ -151,6 +151,7 @@ fn call_delta(delta: &CallDelta) -> Value {
     body
 }
 
+/// `stop`, `length` or `tool_calls`.
 pub fn finish_reason(summary: &Summary) -> &'static str {
     match summary.finish {
         Finish::EndToken(_) | Finish::StopText(_) | Finish::Complete if summary.calls > 0 => "tool_calls",

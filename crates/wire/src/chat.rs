@@ -1,0 +1,176 @@
+//! Chat completions.
+
+use mistralrs::{Answer, AnswerStream, ChatRequest, Delta, Message, Summary};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::chunks::Chunks;
+use crate::content::{content, role};
+use crate::options::{self, Options};
+use crate::read::read_as;
+use crate::refusal::Refusal;
+use crate::response::Header;
+
+/// What a body asks for.
+#[derive(Debug)]
+pub struct Asked {
+    /// Of whom.
+    pub model: Option<String>,
+    /// What the answer is to look like.
+    pub shape: Shape,
+    /// The conversation.
+    pub request: ChatRequest,
+}
+
+/// The body, besides its [`Options`].
+#[derive(Debug, Default, Deserialize)]
+struct ChatBody {
+    model: Option<String>,
+    messages: Vec<MessageBody>,
+    max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<usize>,
+    chat_template_kwargs: Option<Map<String, Value>>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    return_token_ids: Option<bool>,
+    return_media: Option<bool>,
+    n: Option<u32>,
+    tools: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
+    parallel_tool_calls: Option<bool>,
+    enable_thinking: Option<bool>,
+    reasoning_effort: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MessageBody {
+    role: String,
+    #[serde(default)]
+    content: Value,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
+}
+
+/// What a stream has beside the answer.
+#[derive(Debug, Default, Deserialize)]
+pub struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// What the answer is to look like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Answers that are wanted.
+    pub choices: usize,
+    /// In chunks, as they come.
+    pub stream: bool,
+    /// With a last chunk that says what they took.
+    pub include_usage: bool,
+    /// With the logarithms of the probabilities of tokens.
+    pub logprobs: bool,
+    /// With ids of tokens.
+    pub token_ids: bool,
+    /// With what became of the prompt's media.
+    pub media: bool,
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// A field is missing, malformed or out of range.
+pub fn read(json: &Value) -> Result<Asked, Refusal> {
+    let body: ChatBody = read_as(json)?;
+    let options: Options = read_as(json)?;
+    Ok(Asked { model: body.model.clone(), shape: body.shape()?, request: body.request(options)? })
+}
+
+impl ChatBody {
+    fn shape(&self) -> Result<Shape, Refusal> {
+        Ok(Shape {
+            choices: options::choices(self.n)?,
+            stream: self.stream.unwrap_or(false),
+            include_usage: includes_usage(self.stream_options.as_ref()),
+            logprobs: self.logprobs.unwrap_or(false),
+            token_ids: self.return_token_ids.unwrap_or(false),
+            media: self.return_media.unwrap_or(false),
+        })
+    }
+
+    fn request(self, options: Options) -> Result<ChatRequest, Refusal> {
+        let asked = self.logprobs.unwrap_or(false);
+        if self.top_logprobs.is_some() && !asked {
+            return Err(Refusal::invalid("top_logprobs", "top_logprobs must be left out unless logprobs is true"));
+        }
+        if self.messages.is_empty() {
+            return Err(Refusal::invalid("messages", "messages must not be empty"));
+        }
+        let mut template_kwargs = self.chat_template_kwargs.unwrap_or_default();
+        options::thinking(&mut template_kwargs, self.enable_thinking, self.reasoning_effort.as_deref(), "reasoning_effort")?;
+        let message = |(i, message): (usize, MessageBody)| {
+            let content = content(&message.content, &format!("messages[{i}].content"))?;
+            Ok(Message { role: role(&message.role), content, extra: message.extra })
+        };
+        let most = [("max_completion_tokens", self.max_completion_tokens), ("max_tokens", self.max_tokens)];
+        Ok(ChatRequest {
+            messages: self.messages.into_iter().enumerate().map(message).collect::<Result<_, Refusal>>()?,
+            tools: self.tools.unwrap_or_default(),
+            tool_choice: options::tool_choice(self.tool_choice.as_ref())?,
+            calls_max: (self.parallel_tool_calls == Some(false)).then_some(1),
+            template_kwargs,
+            tokens_max: options::tokens_max(most)?,
+            ..options.request(asked.then_some(self.top_logprobs.unwrap_or(0)))?
+        })
+    }
+}
+
+/// Whether a stream ends with what it took.
+pub fn includes_usage(options: Option<&StreamOptions>) -> bool {
+    options.and_then(|options| options.include_usage).unwrap_or(false)
+}
+
+/// An answer to a chat, whole or in chunks.
+pub struct ChatChunks {
+    header: Header,
+    shape: Shape,
+    /// Of the choices that are complete.
+    summaries: Vec<Summary>,
+}
+
+impl ChatChunks {
+    /// `model` is what the answer says that it is called.
+    pub fn new(model: &str, shape: Shape) -> Self {
+        Self { header: Header::new("chatcmpl", model), shape, summaries: Vec::new() }
+    }
+
+    /// The whole answers as one object.
+    pub fn whole(&self, answers: &[Answer]) -> Value {
+        self.header.completion(answers, self.shape)
+    }
+}
+
+impl Chunks for ChatChunks {
+    fn opening(&mut self, answers: &[AnswerStream]) -> Vec<Value> {
+        if let Some(answer) = answers.first() {
+            self.header.received = answer.received().clone();
+        }
+        let opening = |(i, answer): (usize, &AnswerStream)| self.header.opening(i, answer.prompt_token_ids(), self.shape);
+        answers.iter().enumerate().map(opening).collect()
+    }
+
+    fn delta(&mut self, choice: usize, delta: &Delta) -> Value {
+        self.header.delta(choice, delta, self.shape)
+    }
+
+    fn done(&mut self, choice: usize, summary: &Summary) -> Vec<Value> {
+        self.summaries.push(*summary);
+        let mut last = vec![self.header.closing(choice, summary, self.shape)];
+        last.extend((self.are_complete() && self.shape.include_usage).then(|| self.header.usage(&self.summaries, self.shape)));
+        last
+    }
+
+    fn are_complete(&self) -> bool {
+        self.summaries.len() == self.shape.choices
+    }
+}
