@@ -71,6 +71,24 @@ impl hf_hub::api::tokio::Progress for Report {
 }
 
 impl Hub {
+    /// The hub as HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE say, with a cache folder that goes before them.
+    /// `variable` reads one; `home` is the user's folder.
+    pub fn of_environment(variable: impl Fn(&str) -> Option<String>, home: PathBuf, cache: Option<PathBuf>) -> Self {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let usual = || set("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from).join("huggingface");
+        let home = set("HF_HOME").map_or_else(usual, PathBuf::from);
+        let token_file = set("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+        let token_in_file = || std::fs::read_to_string(token_file).ok().map(|token| token.trim().to_string());
+        let offline =
+            set("HF_HUB_OFFLINE").is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
+        Self {
+            cache: cache.or_else(|| set("HF_HUB_CACHE").map(PathBuf::from)).unwrap_or_else(|| home.join("hub")),
+            endpoint: set("HF_ENDPOINT").map(|address| address.trim_end_matches('/').to_string()),
+            token: set("HF_TOKEN").or_else(token_in_file).filter(|token| !token.is_empty()),
+            offline,
+        }
+    }
+
     /// The folder of a model's files, downloading what is not in the cache yet. When the hub cannot be reached, what the
     /// cache holds is used.
     ///
@@ -150,4 +168,34 @@ fn is_needed(name: &str) -> bool {
     }
     let weights = name.starts_with("model") && name.ends_with(".safetensors");
     weights || name.ends_with(".json") || name.ends_with(".jinja")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_say_where_the_hub_is() {
+        let found = |set: &[(&str, &str)], cache: Option<&str>| {
+            let variable = |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
+            Hub::of_environment(variable, "/home/me".into(), cache.map(PathBuf::from))
+        };
+        let caches: [(&[(&str, &str)], Option<&str>, &str); 6] = [
+            (&[], None, "/home/me/.cache/huggingface/hub"),
+            (&[("XDG_CACHE_HOME", "/cache")], None, "/cache/huggingface/hub"),
+            (&[("XDG_CACHE_HOME", "/cache"), ("HF_HOME", "/hf")], None, "/hf/hub"),
+            (&[("HF_HOME", "")], None, "/home/me/.cache/huggingface/hub"),
+            (&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/models")], None, "/models"),
+            (&[("HF_HUB_CACHE", "/models")], Some("/mine"), "/mine"),
+        ];
+        for (set, cache, expected) in caches {
+            assert_eq!(found(set, cache).cache, PathBuf::from(expected), "{set:?}");
+        }
+        let hub = found(&[("HF_TOKEN", "secret"), ("HF_ENDPOINT", "https://hub.example/"), ("HF_HUB_OFFLINE", "YES")], None);
+        assert_eq!(
+            (hub.token.as_deref(), hub.endpoint.as_deref(), hub.offline),
+            (Some("secret"), Some("https://hub.example"), true)
+        );
+        assert_eq!((found(&[], None).token, found(&[("HF_HUB_OFFLINE", "0")], None).offline), (None, false));
+    }
 }

@@ -56,7 +56,7 @@ pub use media::{Extent, Received, Spent};
 pub use models::{FAMILIES, Family};
 pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant, Reading};
 pub use plan::MemoryPlan;
-pub use preview::Preview;
+pub use preview::{ControlTokens, Preview};
 pub use reach::Reach;
 pub use source::ModelSource;
 pub use text::{Dialect, Grammar};

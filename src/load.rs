@@ -25,6 +25,8 @@ pub struct LoadOptions {
     pub source: ModelSource,
     /// Where hub ids are resolved.
     pub hub: Hub,
+    /// Names of the families that it may be of; of any when there are none.
+    pub families: Vec<String>,
     /// Number format of weights that are not quantised.
     pub dtype: Dtype,
     /// Block format of the language model's matrices.
@@ -163,6 +165,7 @@ impl LoadOptions {
         Self {
             source,
             hub,
+            families: Vec::new(),
             dtype: Dtype::Auto,
             quant: None,
             organization: Organization::Default,
@@ -282,6 +285,10 @@ impl Inner {
 
     fn load(files: &Files, options: &LoadOptions, tell: OnProgress) -> Result<Self, Error> {
         let family = Family::of(files)?;
+        if !options.families.is_empty() && !options.families.iter().any(|name| name == family.name) {
+            let (name, title, wanted) = (files.name(), family.title, options.families.join(" or "));
+            return Err(Error::Source(format!("{name} is a model of the family {} ({title}), not of {wanted}", family.name)));
+        }
         let processor = (family.processor)(files)?;
         let tokenizer = tokenizer(files, processor.as_ref(), options)?;
         let template = template(files, (processor.as_ref(), &tokenizer), options)?;

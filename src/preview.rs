@@ -28,6 +28,15 @@ pub struct Preview {
 /// Equal tokens in a row that are not written out.
 const ROW: usize = 4;
 
+/// Whether control tokens belong to a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlTokens {
+    /// They do.
+    Included,
+    /// They are left out.
+    LeftOut,
+}
+
 impl Model {
     /// Prepares a request, media and all, and generates nothing.
     ///
@@ -55,7 +64,7 @@ impl Model {
 
     fn spelled(&self, ids: &[u32]) -> String {
         // Some models have ids for media that their tokenizers do not know.
-        let words = |ids: &[u32]| self.detokenize(ids).unwrap_or_else(|_| ids.iter().map(|id| format!("#{id}")).collect());
+        let words = |ids: &[u32]| self.detokenize(ids, ControlTokens::Included).unwrap_or_else(|_| ids.iter().map(|id| format!("#{id}")).collect());
         let mut text = String::new();
         let (mut begin, mut end) = (0, 0);
         for row in ids.chunk_by(|a, b| a == b) {
@@ -68,25 +77,32 @@ impl Model {
         text + &words(&ids[begin..])
     }
 
-    /// Token ids of a text.
+    /// Token ids of a text. Control tokens that it spells out are taken for some; with `control`, the begin-of-sequence token is
+    /// added where the model has one.
     ///
     /// # Errors
     /// It cannot be tokenized.
-    pub async fn tokenize(&self, text: String) -> Result<Vec<u32>, Error> {
-        let request = ChatRequest { prompt: Some(RawPrompt::Text(text)), ..ChatRequest::default() };
-        Ok(self.preview(&request).await?.token_ids)
+    pub async fn tokenize(&self, text: String, control: ControlTokens) -> Result<Vec<u32>, Error> {
+        if control == ControlTokens::Included {
+            let request = ChatRequest { prompt: Some(RawPrompt::Text(text)), ..ChatRequest::default() };
+            return Ok(self.preview(&request).await?.token_ids);
+        }
+        let inner = self.inner.clone();
+        let ids = tokio::task::spawn_blocking(move || inner.tokenizer.tokens(&text)).await;
+        let ids = ids.map_err(|e| Error::Generation(format!("tokenizing failed: {e}")))?;
+        ids.map_err(|e| Error::request("text", Fault::Invalid, e))
     }
 
-    /// The text of token ids, control tokens included.
+    /// The text of token ids, with what control tokens are called or without.
     ///
     /// # Errors
     /// One of them is none of this model's.
-    pub fn detokenize(&self, ids: &[u32]) -> Result<String, Error> {
+    pub fn detokenize(&self, ids: &[u32], control: ControlTokens) -> Result<String, Error> {
         let invalid = |reason: String| Error::request("tokens", Fault::Invalid, reason);
         let tokenizer = &self.inner.tokenizer;
         if let Some(id) = ids.iter().find(|id| tokenizer.token(**id).is_none()) {
             return Err(invalid(format!("there is no token with the id {id}")));
         }
-        tokenizer.decode(ids, true).map_err(|e| invalid(e.to_string()))
+        tokenizer.decode(ids, control == ControlTokens::Included).map_err(|e| invalid(e.to_string()))
     }
 }

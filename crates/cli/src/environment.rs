@@ -1,4 +1,4 @@
-//! Environment variables. Nothing else in the workspace reads them.
+//! Environment variables. Beside this only the Python module reads some.
 
 use std::env;
 use std::path::PathBuf;
@@ -7,19 +7,9 @@ use mistralrs::Hub;
 
 use crate::run::Graphics;
 
-/// The hub as HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE say, with a cache folder that goes before them.
+/// The hub as variables say, with a cache folder that goes before them.
 pub fn hub(cache: Option<PathBuf>) -> Hub {
-    let home = set("HF_HOME").map(PathBuf::from).unwrap_or_else(default_home);
-    let token_file = set("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
-    let token_in_file = || std::fs::read_to_string(token_file).ok().map(|token| token.trim().to_string());
-    let offline =
-        set("HF_HUB_OFFLINE").is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
-    Hub {
-        cache: cache.or_else(|| set("HF_HUB_CACHE").map(PathBuf::from)).unwrap_or_else(|| home.join("hub")),
-        endpoint: set("HF_ENDPOINT").map(|address| address.trim_end_matches('/').to_string()),
-        token: set("HF_TOKEN").or_else(token_in_file).filter(|token| !token.is_empty()),
-        offline,
-    }
+    Hub::of_environment(set, home().unwrap_or_default(), cache)
 }
 
 /// Keys in MISTRALRS_API_KEY, separated by commas: other users of this machine do not see them, as they see flags.
@@ -48,11 +38,6 @@ pub fn state() -> Option<PathBuf> {
     let state = set("XDG_STATE_HOME").map(PathBuf::from);
     let folder = state.or_else(|| Some(home()?.join(".local/state")))?;
     Some(folder.join("mistralrs"))
-}
-
-fn default_home() -> PathBuf {
-    let cache = set("XDG_CACHE_HOME").map(PathBuf::from);
-    cache.unwrap_or_else(|| home().unwrap_or_default().join(".cache")).join("huggingface")
 }
 
 fn set(name: &str) -> Option<String> {

@@ -1,11 +1,11 @@
 //! What a request would take: /tokenize, /detokenize and the routes that count tokens. Media are read as for an answer.
 
 use axum::extract::State;
-use mistralrs::{ChatRequest, Preview};
+use mistralrs::{ChatRequest, ControlTokens, Preview};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::read::read_as;
-use wire::response::{by_kind, media};
+use wire::response::counted;
 
 use crate::app::App;
 use crate::chat;
@@ -33,13 +33,13 @@ pub async fn tokenize(State(app): State<App>, Json(json): Json) -> Result<axum::
     let body: TokenizeBody = read_as(&json)?;
     app.check_model(body.model.as_deref())?;
     let ids = match body.prompt {
-        Some(text) => app.model.tokenize(text).await?,
+        Some(text) => app.model.tokenize(text, ControlTokens::Included).await?,
         None if json.get("messages").is_some() => app.preview(&chat::read(&app, &json)?.1).await?.token_ids,
         None => return Err(Failure::invalid("prompt", "prompt is missing; there is a prompt, or messages")),
     };
     let mut answer = json!({"count": ids.len(), "max_model_len": app.model.context_max(), "tokens": ids});
     if body.return_token_strs {
-        let texts: Result<Vec<String>, _> = ids.iter().map(|id| app.model.detokenize(&[*id])).collect();
+        let texts: Result<Vec<String>, _> = ids.iter().map(|id| app.model.detokenize(&[*id], ControlTokens::Included)).collect();
         answer["token_strs"] = json!(texts?);
     }
     Ok(axum::Json(answer))
@@ -49,7 +49,7 @@ pub async fn tokenize(State(app): State<App>, Json(json): Json) -> Result<axum::
 pub async fn detokenize(State(app): State<App>, Json(json): Json) -> Result<axum::Json<Value>, Failure> {
     let body: DetokenizeBody = read_as(&json)?;
     app.check_model(body.model.as_deref())?;
-    let text = app.model.detokenize(&body.tokens)?;
+    let text = app.model.detokenize(&body.tokens, ControlTokens::Included)?;
     Ok(axum::Json(json!({"prompt": text, "content": text})))
 }
 
@@ -68,14 +68,6 @@ impl App {
 
     /// How many tokens a prompt has, and whether they fit.
     pub fn counted(&self, preview: &Preview) -> Value {
-        let (tokens, context) = (preview.token_ids.len(), self.model.context_max());
-        json!({
-            "object": "response.input_tokens",
-            "input_tokens": tokens,
-            "input_tokens_details": by_kind(&preview.media),
-            "max_model_len": context,
-            "fits": tokens < context,
-            "media": media(&preview.media),
-        })
+        counted(preview, self.model.context_max())
     }
 }

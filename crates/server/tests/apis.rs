@@ -111,6 +111,24 @@ async fn a_receipt_says_what_became_of_media() {
 }
 
 #[tokio::test]
+async fn times_are_told_when_they_are_asked_for() {
+    let server = server().await;
+    let cases = [
+        (CHAT, json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4})),
+        (CHAT, json!({"messages": "Hello", "max_tokens": 4})),
+        ("/v1/completions", json!({"prompt": "Hello", "max_tokens": 4})),
+    ];
+    for (path, mut body) in cases {
+        assert!(answer(&server, path, &body).await["usage"]["total_time_sec"].is_null(), "{body}");
+        body["return_timings"] = json!(true);
+        let usage = answer(&server, path, &body).await["usage"].clone();
+        let seconds = |field: &str| usage[field].as_f64().unwrap();
+        assert!(seconds("total_time_sec") >= seconds("total_prompt_time_sec"), "{usage}");
+        assert!(seconds("total_prompt_time_sec") > 0.0 && seconds("avg_tok_per_sec") > 0.0, "{usage}");
+    }
+}
+
+#[tokio::test]
 async fn anthropic_messages_say_what_chat_completions_say() {
     let server = server().await;
     let (text, prompt_tokens) = expected(&server).await;

@@ -146,7 +146,7 @@ impl Tokenizer {
     }
 
     /// Ids of a text that stands in the midst of others.
-    pub(crate) fn tokens(&self, text: &str) -> Result<Vec<u32>, TextError> {
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, TextError> {
         Ok(self.tokenize(text).map_err(|e| TextError::Encode(e.to_string()))?.0)
     }
 

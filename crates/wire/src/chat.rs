@@ -1,7 +1,11 @@
 //! Chat completions.
 
-use mistralrs::{Answer, AnswerStream, ChatRequest, Delta, Message, Summary};
-use serde::Deserialize;
+use std::fmt;
+
+use mistralrs::{Answer, AnswerStream, ChatRequest, Delta, Message, RawPrompt, Summary};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::chunks::Chunks;
@@ -23,10 +27,10 @@ pub struct Asked {
 }
 
 /// The body, besides its [`Options`].
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct ChatBody {
     model: Option<String>,
-    messages: Vec<MessageBody>,
+    messages: Messages,
     max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
     logprobs: Option<bool>,
@@ -36,12 +40,43 @@ struct ChatBody {
     stream_options: Option<StreamOptions>,
     return_token_ids: Option<bool>,
     return_media: Option<bool>,
+    return_timings: Option<bool>,
     n: Option<u32>,
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
     parallel_tool_calls: Option<bool>,
     enable_thinking: Option<bool>,
     reasoning_effort: Option<String>,
+}
+
+#[derive(Debug)]
+enum Messages {
+    List(Vec<MessageBody>),
+    /// As a chat template has written them.
+    Written(String),
+}
+
+impl<'de> Deserialize<'de> for Messages {
+    /// Errors have the place within a list, which those of untagged enums have not.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Messages;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list of messages")
+            }
+
+            fn visit_str<E>(self, prompt: &str) -> Result<Messages, E> {
+                Ok(Messages::Written(prompt.into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Messages, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Messages::List)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +109,8 @@ pub struct Shape {
     pub token_ids: bool,
     /// With what became of the prompt's media.
     pub media: bool,
+    /// With how long it took.
+    pub timings: bool,
 }
 
 /// Reads a body.
@@ -95,6 +132,7 @@ impl ChatBody {
             logprobs: self.logprobs.unwrap_or(false),
             token_ids: self.return_token_ids.unwrap_or(false),
             media: self.return_media.unwrap_or(false),
+            timings: self.return_timings.unwrap_or(false),
         })
     }
 
@@ -103,7 +141,11 @@ impl ChatBody {
         if self.top_logprobs.is_some() && !asked {
             return Err(Refusal::invalid("top_logprobs", "top_logprobs must be left out unless logprobs is true"));
         }
-        if self.messages.is_empty() {
+        let (messages, prompt) = match self.messages {
+            Messages::List(messages) => (messages, None),
+            Messages::Written(prompt) => (Vec::new(), Some(RawPrompt::Text(prompt))),
+        };
+        if messages.is_empty() && prompt.is_none() {
             return Err(Refusal::invalid("messages", "messages must not be empty"));
         }
         let mut template_kwargs = self.chat_template_kwargs.unwrap_or_default();
@@ -114,7 +156,8 @@ impl ChatBody {
         };
         let most = [("max_completion_tokens", self.max_completion_tokens), ("max_tokens", self.max_tokens)];
         Ok(ChatRequest {
-            messages: self.messages.into_iter().enumerate().map(message).collect::<Result<_, Refusal>>()?,
+            prompt,
+            messages: messages.into_iter().enumerate().map(message).collect::<Result<_, Refusal>>()?,
             tools: self.tools.unwrap_or_default(),
             tool_choice: options::tool_choice(self.tool_choice.as_ref())?,
             calls_max: (self.parallel_tool_calls == Some(false)).then_some(1),

@@ -1,6 +1,6 @@
 //! Completions: a prompt is continued, without a chat template.
 
-use mistralrs::{Answer, AnswerStream, ChatRequest, Delta, Model, RawPrompt, Summary, Token};
+use mistralrs::{Answer, AnswerStream, ChatRequest, ControlTokens, Delta, Model, RawPrompt, Summary, Token};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ pub struct Asked {
     /// Whether answers begin with their prompts.
     echo: bool,
     include_usage: bool,
+    timings: bool,
     logprobs: bool,
     /// What is asked of every prompt.
     request: ChatRequest,
@@ -48,6 +49,7 @@ struct CompletionBody {
     logprobs: Option<usize>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+    return_timings: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,6 +96,7 @@ pub fn read(json: &Value) -> Result<Asked, Refusal> {
         n,
         echo: body.echo == Some(true),
         include_usage: includes_usage(body.stream_options.as_ref()),
+        timings: body.return_timings == Some(true),
         logprobs: body.logprobs.is_some(),
         request,
     })
@@ -105,20 +108,20 @@ impl Asked {
     /// # Errors
     /// Whatever is wrong with the request.
     pub async fn start(self, model: &Model) -> Result<(Vec<AnswerStream>, CompletionChunks), Refusal> {
-        let Self { n, logprobs, include_usage, .. } = self;
+        let Self { n, logprobs, include_usage, timings, .. } = self;
         let (mut answers, mut echoes) = (Vec::new(), Vec::new());
         for prompt in self.prompts {
             let echo = match &prompt {
                 _ if !self.echo => String::new(),
                 RawPrompt::Text(text) => text.clone(),
-                RawPrompt::Tokens(ids) => model.detokenize(ids)?,
+                RawPrompt::Tokens(ids) => model.detokenize(ids, ControlTokens::Included)?,
             };
             let request = ChatRequest { prompt: Some(prompt), ..self.request.clone() };
             answers.extend(model.choices(&request, n).await?);
             echoes.extend(std::iter::repeat_n(echo, n));
         }
         let header = Header::new("cmpl", model.id());
-        Ok((answers, CompletionChunks { header, echoes, n, logprobs, include_usage, summaries: Vec::new() }))
+        Ok((answers, CompletionChunks { header, echoes, n, logprobs, include_usage, timings, summaries: Vec::new() }))
     }
 }
 
@@ -151,6 +154,7 @@ pub struct CompletionChunks {
     n: usize,
     logprobs: bool,
     include_usage: bool,
+    timings: bool,
     /// Of the choices that are complete, with their indices.
     summaries: Vec<(usize, Summary)>,
 }
@@ -178,7 +182,7 @@ impl CompletionChunks {
 
     /// Choices of one prompt share it; those of several add up.
     fn usage(&self, summaries: Vec<Summary>) -> Value {
-        let of_each = summaries.chunks(self.n).map(|some| usage(some.iter(), &[]));
+        let of_each = summaries.chunks(self.n).map(|some| usage(some.iter(), &[], self.timings));
         let add = |mut all: Value, one: Value| {
             for field in ["prompt_tokens", "completion_tokens", "total_tokens"] {
                 all[field] = json!(all[field].as_u64().unwrap_or(0) + one[field].as_u64().unwrap_or(0));

@@ -1,9 +1,9 @@
 //! Answers → the JSON that clients expect.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mistralrs::{Answer, Call, CallDelta, Delta, Extent, Finish, MediaKind, Received, Summary, Token};
+use mistralrs::{Answer, Call, CallDelta, Delta, Extent, Finish, MediaKind, Preview, Received, Summary, Token};
 use serde_json::{Value, json};
 
 use crate::chat::Shape;
@@ -35,7 +35,7 @@ impl Header {
         let choices = answers.iter().enumerate().map(|(index, answer)| choice(index, answer, shape)).collect();
         let mut body = self.object("chat.completion", choices);
         let received = answers.first().map(|answer| answer.received.clone()).unwrap_or_default();
-        body["usage"] = usage(answers.iter().map(|answer| &answer.summary), &received);
+        body["usage"] = usage(answers.iter().map(|answer| &answer.summary), &received, shape.timings);
         if shape.media {
             body["media"] = media(&received);
         }
@@ -80,7 +80,7 @@ impl Header {
     /// The chunk behind the last one, when it was asked for.
     pub fn usage(&self, summaries: &[Summary], shape: Shape) -> Value {
         let mut body = self.object("chat.completion.chunk", json!([]));
-        body["usage"] = usage(summaries.iter(), &self.received);
+        body["usage"] = usage(summaries.iter(), &self.received, shape.timings);
         if shape.media {
             body["media"] = media(&self.received);
         }
@@ -179,20 +179,56 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// What all choices took; their prompt is one, and what was remembered of it is what the first found.
-pub fn usage<'a>(choices: impl Iterator<Item = &'a Summary> + Clone, received: &[Received]) -> Value {
+/// What all choices took, with times if they are wanted; their prompt is one, and what was remembered of it is what the first found.
+pub fn usage<'a>(choices: impl Iterator<Item = &'a Summary> + Clone, received: &[Received], timed: bool) -> Value {
     let completion: usize = choices.clone().map(|choice| choice.usage.completion_tokens).sum();
     let reasoning: usize = choices.clone().map(|choice| choice.reasoning_tokens).sum();
     let prompt = choices.clone().map(|choice| choice.usage.prompt_tokens).max().unwrap_or(0);
-    let cached = choices.map(|choice| choice.usage.cached_tokens).min().unwrap_or(0);
+    let cached = choices.clone().map(|choice| choice.usage.cached_tokens).min().unwrap_or(0);
     let mut details = by_kind(received);
     details["cached_tokens"] = json!(cached);
-    json!({
+    let mut usage = json!({
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": details,
         "completion_tokens_details": {"reasoning_tokens": reasoning},
+    });
+    if let (Some(usage), Value::Object(times)) = (usage.as_object_mut().filter(|_| timed), times(choices, completion)) {
+        usage.extend(times);
+    }
+    usage
+}
+
+/// How long the slowest choice took, in seconds, and how fast tokens were read and written.
+fn times<'a>(choices: impl Iterator<Item = &'a Summary> + Clone, written: usize) -> Value {
+    let longest = |time: fn(&Summary) -> Duration| choices.clone().map(time).max().unwrap_or_default().as_secs_f64();
+    let total = longest(|choice| choice.prepared + choice.usage.timings.first_token + choice.usage.timings.decode);
+    let (prompt, answer) =
+        (longest(|choice| choice.prepared + choice.usage.timings.first_token), longest(|choice| choice.usage.timings.decode));
+    let prefill = longest(|choice| choice.usage.timings.prefill);
+    let read = choices.clone().map(|choice| choice.usage.prompt_tokens - choice.usage.cached_tokens).max().unwrap_or(0);
+    let speed = |tokens: usize, seconds: f64| if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
+    json!({
+        "total_time_sec": total,
+        "total_prompt_time_sec": prompt,
+        "total_completion_time_sec": answer,
+        "avg_tok_per_sec": speed(read + written, total),
+        "avg_prompt_tok_per_sec": speed(read, prefill),
+        "avg_compl_tok_per_sec": speed(written.saturating_sub(choices.count()), answer),
+    })
+}
+
+/// What a prompt has, and whether there is room for an answer.
+pub fn counted(preview: &Preview, context: usize) -> Value {
+    let tokens = preview.token_ids.len();
+    json!({
+        "object": "response.input_tokens",
+        "input_tokens": tokens,
+        "input_tokens_details": by_kind(&preview.media),
+        "max_model_len": context,
+        "fits": tokens < context,
+        "media": media(&preview.media),
     })
 }
 
@@ -208,7 +244,7 @@ pub fn by_kind(received: &[Received]) -> Value {
 
 /// What became of each media item.
 pub fn media(received: &[Received]) -> Value {
-    let millis = |time: std::time::Duration| time.as_micros() as f64 / 1e3;
+    let millis = |time: Duration| time.as_micros() as f64 / 1e3;
     let item = |item: &Received| {
         let spent = &item.spent;
         let mut receipt = json!({
