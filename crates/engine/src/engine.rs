@@ -1,10 +1,11 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use nn::{Cache, Model};
-use tokio::sync::mpsc;
+use nn::{Cache, MediaInput, Model};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::encodings::Encodings;
+use crate::errand::{Errand, Rows, Wish};
 use crate::layout::Layout;
 use crate::queue::Queue;
 use crate::request::Limits;
@@ -18,7 +19,7 @@ use crate::{EngineConfig, EngineError, Event, Events, Request, Stats};
 /// A running engine. Dropping it ends all requests and waits for its thread.
 #[derive(Debug)]
 pub struct Engine {
-    requests: Option<mpsc::Sender<Sequence>>,
+    errands: Option<mpsc::Sender<Errand>>,
     thread: Option<JoinHandle<()>>,
     counters: Arc<Counters>,
     queue: Queue,
@@ -41,7 +42,7 @@ impl Engine {
         let cache = cache.map_err(|e| EngineError::Cache { bytes: layout.bytes, reason: e.to_string() })?;
         let counters = Arc::new(Counters::default());
         let (vocab, table) = (model.vocab_size(), model.table_size());
-        let (requests, inbox) = mpsc::channel(config.queue_max.max(1));
+        let (errands, inbox) = mpsc::channel(config.queue_max.max(1));
         let encodings = Encodings::new(config.encodings_bytes_max);
         let runner = Runner { cache, encodings, counters: counters.clone() };
         let worker = Worker::new(model, inbox, Scheduler::new(&config, layout.clone()), runner);
@@ -49,7 +50,7 @@ impl Engine {
         let thread = spawned.map_err(|e| EngineError::Thread(e.to_string()))?;
         let queue = Queue::new(config.queue_max);
         Ok(Self {
-            requests: Some(requests),
+            errands: Some(errands),
             thread: Some(thread),
             counters,
             queue,
@@ -70,12 +71,27 @@ impl Engine {
         self.check(&request)?;
         let (sender, events) = mpsc::channel::<Event>(request.tokens_max + 3);
         let place = self.queue.enter().ok_or_else(|| self.queue.full())?;
-        let requests = self.requests.as_ref().ok_or(EngineError::ShutDown)?;
-        requests.try_send(Sequence::new(request, &self.layout, sender, place)).map_err(|e| match e {
+        self.send(Errand::Answer(Box::new(Sequence::new(request, &self.layout, sender, place))))?;
+        Ok(events)
+    }
+
+    /// Has a media item encoded, between what else is computed; its rows arrive at the receiver.
+    ///
+    /// # Errors
+    /// A full queue.
+    pub fn encode(&self, input: Arc<MediaInput>) -> Result<oneshot::Receiver<Result<Rows, EngineError>>, EngineError> {
+        let (answer, rows) = oneshot::channel();
+        let place = self.queue.enter().ok_or_else(|| self.queue.full())?;
+        self.send(Errand::Encode(Wish { input, answer, _place: place }))?;
+        Ok(rows)
+    }
+
+    fn send(&self, errand: Errand) -> Result<(), EngineError> {
+        let errands = self.errands.as_ref().ok_or(EngineError::ShutDown)?;
+        errands.try_send(errand).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => self.queue.full(),
             mpsc::error::TrySendError::Closed(_) => EngineError::ShutDown,
-        })?;
-        Ok(events)
+        })
     }
 
     /// Tokens that a prompt and its answer may have together.
@@ -117,7 +133,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.requests = None;
+        self.errands = None;
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed; there is nobody to tell.
             let _ = thread.join();

@@ -1,5 +1,6 @@
 //! The engine's thread: what happens in which order.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +10,9 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::EngineError;
+use crate::errand::{Errand, Wish};
 use crate::runner::{Runner, guarded};
 use crate::scheduler::Scheduler;
-use crate::sequence::Sequence;
 use crate::stats::count;
 
 /// Whatever the thread owns.
@@ -22,7 +23,9 @@ pub struct Worker {
 
 /// All but the model, which may be encoding while the rest goes on.
 struct Rest {
-    inbox: mpsc::Receiver<Sequence>,
+    inbox: mpsc::Receiver<Errand>,
+    /// Media that are to be encoded by themselves.
+    wishes: VecDeque<Wish>,
     /// The engine was not dropped.
     open: bool,
     scheduler: Scheduler,
@@ -31,14 +34,21 @@ struct Rest {
 
 /// A media item that is to be encoded.
 struct Job {
-    sequence: u64,
-    item: usize,
     input: Arc<MediaInput>,
+    whose: Whose,
+}
+
+/// Who waits for an encoded item.
+enum Whose {
+    /// A sequence, as one of its items.
+    Sequence { id: u64, item: usize },
+    /// Nobody who would read it.
+    Wish(Wish),
 }
 
 impl Worker {
-    pub fn new(model: Box<dyn Model>, inbox: mpsc::Receiver<Sequence>, scheduler: Scheduler, runner: Runner) -> Self {
-        Self { model, rest: Rest { inbox, open: true, scheduler, runner } }
+    pub fn new(model: Box<dyn Model>, inbox: mpsc::Receiver<Errand>, scheduler: Scheduler, runner: Runner) -> Self {
+        Self { model, rest: Rest { inbox, wishes: VecDeque::new(), open: true, scheduler, runner } }
     }
 
     /// Until the engine is dropped.
@@ -46,14 +56,14 @@ impl Worker {
         while self.rest.open {
             self.rest.wait();
             if let Some(job) = self.rest.next_job() {
-                self.encode(&job);
+                self.encode(job);
             }
             self.rest.turn(&*self.model);
         }
     }
 
     /// Encodes a media item; in its pauses others have their turn.
-    fn encode(&mut self, job: &Job) {
+    fn encode(&mut self, job: Job) {
         let Self { model, rest } = self;
         let model = &**model;
         rest.scheduler.pace.encoding = true;
@@ -68,7 +78,7 @@ impl Worker {
             rest.turn(model);
             others += paused.elapsed();
             due = Instant::now() + rest.encoding_time();
-            let wanted = rest.open && rest.scheduler.find(job.sequence).is_some();
+            let wanted = rest.open && rest.wants(&job.whose);
             if wanted { Ok(()) } else { Err(NnError::Interrupted) }
         };
         let encoded = guarded(|| model.encode(&job.input, &mut pause));
@@ -79,15 +89,18 @@ impl Worker {
             rows if rows == job.input.rows => Ok(encoded),
             rows => Err(format!("the encoder made {rows} rows where {} were expected", job.input.rows)),
         });
-        match encoded {
-            Ok(encoded) => {
-                rest.runner.encodings.insert(job.input.hash, encoded.clone());
-                if let Some(sequence) = rest.scheduler.find(job.sequence) {
-                    sequence.encoded[job.item] = Some(encoded);
+        if let Ok(encoded) = &encoded {
+            rest.runner.encodings.insert(job.input.hash, encoded.clone());
+        }
+        match (job.whose, encoded) {
+            (Whose::Wish(wish), encoded) => wish.fulfil(encoded),
+            (Whose::Sequence { id, item }, Ok(encoded)) => {
+                if let Some(sequence) = rest.scheduler.find(id) {
+                    sequence.encoded[item] = Some(encoded);
                     sequence.encoding_took(took);
                 }
             }
-            Err(reason) => rest.scheduler.fail(job.sequence, EngineError::Encode { item: job.item, reason }),
+            (Whose::Sequence { id, item }, Err(reason)) => rest.scheduler.fail(id, EngineError::Encode { item, reason }),
         }
     }
 }
@@ -95,11 +108,25 @@ impl Worker {
 impl Rest {
     /// Until there is something to do.
     fn wait(&mut self) {
-        if self.scheduler.is_idle() {
+        if self.scheduler.is_idle() && self.wishes.is_empty() {
             match self.inbox.blocking_recv() {
-                Some(sequence) => self.scheduler.push(sequence),
+                Some(errand) => self.take(errand),
                 None => self.open = false,
             }
+        }
+    }
+
+    fn take(&mut self, errand: Errand) {
+        match errand {
+            Errand::Answer(sequence) => self.scheduler.push(*sequence),
+            Errand::Encode(wish) => self.wishes.push_back(wish),
+        }
+    }
+
+    fn wants(&mut self, whose: &Whose) -> bool {
+        match whose {
+            Whose::Sequence { id, .. } => self.scheduler.find(*id).is_some(),
+            Whose::Wish(wish) => !wish.answer.is_closed(),
         }
     }
 
@@ -107,14 +134,15 @@ impl Rest {
     fn receive(&mut self) {
         while self.open {
             match self.inbox.try_recv() {
-                Ok(sequence) => self.scheduler.push(sequence),
+                Ok(errand) => self.take(errand),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => self.open = false,
             }
         }
     }
 
-    /// The next media item to encode for those that run, after those that were encoded before have found their places.
+    /// The next media item to encode: for those that run, after those that were encoded before have found their places, and for
+    /// those that wait for nothing else.
     fn next_job(&mut self) -> Option<Job> {
         self.scheduler.sweep();
         while let Some((id, item)) = self.scheduler.unencoded() {
@@ -123,10 +151,17 @@ impl Rest {
             let counters = &self.runner.counters;
             let Some(encoded) = self.runner.encodings.get(&input.hash) else {
                 count(&counters.encoded, 1);
-                return Some(Job { sequence: id, item, input });
+                return Some(Job { input, whose: Whose::Sequence { id, item } });
             };
             count(&counters.encoder_hits, 1);
             sequence.encoded[item] = Some(encoded);
+        }
+        while let Some(wish) = self.wishes.pop_front() {
+            match self.runner.encodings.get(&wish.input.hash) {
+                _ if wish.answer.is_closed() => {}
+                Some(encoded) => wish.fulfil(Ok(encoded)),
+                None => return Some(Job { input: wish.input.clone(), whose: Whose::Wish(wish) }),
+            }
         }
         None
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
 use mistralrs_engine::{
-    CacheSize, Constraint, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Mask, Request, Sampling, Stats,
+    CacheSize, Constraint, Engine, EngineConfig, EngineError, Event, Events, FinishReason, Mask, Request, Rows, Sampling, Stats,
 };
 use model::{ALL, CHUNK, ENDLESS, ERR, NAN, PANIC, SLOW, STATE, Toy, WINDOW};
 use nn::{Array, LayerCache, Look, MediaInput, MediaKind, Placement, Positions, Prompt, Then};
@@ -475,6 +475,28 @@ fn others_write_while_a_picture_is_encoded() {
     let unfinished = engine.submit(about(ENDLESS)).unwrap();
     drop(engine);
     assert_eq!(collect(unfinished).1, Err(EngineError::ShutDown));
+}
+
+#[test]
+fn media_are_encoded_without_an_answer() {
+    let (toy, encodes) = Toy::new();
+    let engine = Engine::start(Box::new(toy), small()).unwrap();
+    let item = |value: f32| prompt(vec![9, 5, 5, 5, 4], &[(1, 3, value)]).media[0].input.clone();
+    let rows = |value: f32| engine.encode(item(value)).unwrap().blocking_recv().unwrap();
+    assert_eq!(rows(7.0), Ok(Rows { width: 1, values: vec![7.0, 8.0, 9.0] }));
+    assert_eq!(rows(7.0), rows(7.0));
+    assert_eq!(encodes.load(Ordering::Relaxed), 1, "what was encoded is remembered");
+    for failing in [-1.0, -2.0] {
+        assert!(matches!(rows(failing), Err(EngineError::Encode { item: 0, .. })));
+    }
+    // Others are answered meanwhile; whoever does not want it ends it.
+    let abandoned = engine.encode(item(ENDLESS)).unwrap();
+    assert_eq!(collect(engine.submit(request(prompt(vec![9; 10], &[]), 4, None)).unwrap()).0.len(), 4);
+    drop(abandoned);
+    assert_eq!(rows(2.0).unwrap().values, [2.0, 3.0, 4.0]);
+    let unfinished = engine.encode(item(ENDLESS)).unwrap();
+    drop(engine);
+    assert!(!matches!(unfinished.blocking_recv(), Ok(Ok(_))));
 }
 
 #[test]
