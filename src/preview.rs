@@ -64,7 +64,9 @@ impl Model {
 
     fn spelled(&self, ids: &[u32]) -> String {
         // Some models have ids for media that their tokenizers do not know.
-        let words = |ids: &[u32]| self.detokenize(ids, ControlTokens::Included).unwrap_or_else(|_| ids.iter().map(|id| format!("#{id}")).collect());
+        let words = |ids: &[u32]| {
+            self.detokenize(ids, ControlTokens::Included).unwrap_or_else(|_| ids.iter().map(|id| format!("#{id}")).collect())
+        };
         let mut text = String::new();
         let (mut begin, mut end) = (0, 0);
         for row in ids.chunk_by(|a, b| a == b) {

@@ -8,9 +8,9 @@ use mistralrs::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use wire::{content, image};
 use wire::options::{self, check_stops};
 use wire::read::read_as;
+use wire::{content, image};
 
 use crate::answers::{Wire, named};
 use crate::app::App;
