@@ -42,6 +42,8 @@ pub enum Task {
     Calibrate,
     /// Reading, quantising and packing weights.
     Load,
+    /// Quantising weights and writing them to files.
+    Quantise,
 }
 
 /// Told about every step of the way.

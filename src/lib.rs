@@ -36,6 +36,7 @@ mod media;
 mod plan;
 mod prepare;
 mod preview;
+mod quantise;
 mod reach;
 mod source;
 mod topology;

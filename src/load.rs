@@ -327,7 +327,7 @@ impl Inner {
 }
 
 /// How weights are to be loaded, and what is odd about that.
-fn settings(family: &Family, options: &LoadOptions, tell: &OnProgress) -> Result<(LoadSettings, Vec<String>), Error> {
+pub(crate) fn settings(family: &Family, options: &LoadOptions, tell: &OnProgress) -> Result<(LoadSettings, Vec<String>), Error> {
     let dtype = match options.dtype {
         Dtype::Auto => None,
         Dtype::F32 => Some(DType::F32),

@@ -11,6 +11,7 @@ use mistralrs::{
 
 use crate::attachments::Attachments;
 use crate::cache::CacheOptions;
+use crate::quantize::QuantizeOptions;
 use crate::tune::TuneOptions;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 it failed (one line on standard error says why), 2 flags that make no sense";
@@ -37,6 +38,8 @@ pub enum Command {
     Doctor(DoctorOptions),
     /// Find the quantisation of a model that fits this machine
     Tune(TuneOptions),
+    /// Write a checkpoint that is quantised already
+    Quantize(QuantizeOptions),
     /// List or delete what was downloaded
     Cache(CacheOptions),
     /// Print a script that completes commands and flags in a shell

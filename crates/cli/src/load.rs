@@ -75,6 +75,7 @@ pub fn progress() -> OnProgress {
             Task::Download(file) => (file.as_str(), BYTES),
             Task::Calibrate => ("calibrating", TOKENS),
             Task::Load => ("loading weights", BYTES),
+            Task::Quantise => ("quantising weights", BYTES),
         };
         let bar = by_task.entry(progress.task.clone()).or_insert_with(|| {
             let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -12,6 +12,7 @@ mod doctor;
 mod environment;
 mod families;
 mod load;
+mod quantize;
 mod run;
 mod serve;
 mod tune;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
                 Command::Families => families::print(),
                 Command::Doctor(options) => doctor::doctor(&options).await,
                 Command::Tune(options) => tune::tune(options).await,
+                Command::Quantize(options) => quantize::quantize(options).await,
                 Command::Cache(options) => cache::cache(options),
                 Command::Completions { shell } => {
                     clap_complete::generate(shell, &mut Arguments::command(), "mistralrs", &mut std::io::stdout());

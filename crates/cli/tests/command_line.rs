@@ -445,3 +445,15 @@ fn views_of_a_picture_are_written_as_the_model_gets_them() {
     }
     assert_eq!(std::fs::read_dir(into).unwrap().count(), views.len());
 }
+
+#[test]
+fn a_quantised_checkpoint_is_written_and_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().join("small").display().to_string();
+    let quantize = |flags: &[&str]| mistralrs(&[&["quantize", "-o", &into], flags].concat());
+    assert!(text(&quantize(&[]).stderr).contains("--quant or --topology says what is quantised"));
+    let output = quantize(&["--quant", "8"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let ask = ["run", "-m", &into, "--image", &demo("red_circle.png"), "-i", "What is in this picture?"];
+    assert!(text(&mistralrs(&ask).stdout).contains("red circle"));
+}

@@ -5,8 +5,9 @@ use std::ops::Range;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::blocks::dequantise;
 use crate::disjoint::Disjoint;
-use crate::{Cpu, DenseFormat};
+use crate::{BlockFormat, Cpu, DenseFormat};
 
 /// Columns that are turned round at a time: a line of the cache for each stays in L1.
 const TURNED: usize = 128;
@@ -20,6 +21,8 @@ pub enum Source<'a> {
     Bf16(&'a [bf16]),
     /// As f16.
     F16(&'a [f16]),
+    /// As whole blocks of llama.cpp's.
+    Blocks(BlockFormat, &'a [u8]),
 }
 
 impl Source<'_> {
@@ -33,21 +36,30 @@ impl Source<'_> {
         }
     }
 
-    /// Some of the numbers, as f32.
+    /// Some of the numbers, as f32; of blocks whole ones.
     pub fn widen(self, range: Range<usize>, out: &mut [f32]) {
         match self {
             Self::F32(weights) => out.copy_from_slice(&weights[range]),
             Self::Bf16(weights) => weights[range].convert_to_f32_slice(out),
             Self::F16(weights) => weights[range].convert_to_f32_slice(out),
+            Self::Blocks(format, _) => {
+                let Self::Blocks(_, blocks) = self.part(range) else { return };
+                dequantise(format, blocks, out);
+            }
         }
     }
 
-    /// Some of the numbers.
+    /// Some of the numbers; of blocks whole ones.
     pub fn part(self, range: Range<usize>) -> Self {
         match self {
             Self::F32(weights) => Self::F32(&weights[range]),
             Self::Bf16(weights) => Self::Bf16(&weights[range]),
             Self::F16(weights) => Self::F16(&weights[range]),
+            Self::Blocks(format, blocks) => {
+                let (size, bytes) = (format.block_size(), format.block_bytes());
+                assert!(range.start.is_multiple_of(size) && range.end.is_multiple_of(size), "{format:?}: whole blocks");
+                Self::Blocks(format, &blocks[range.start / size * bytes..range.end / size * bytes])
+            }
         }
     }
 
@@ -77,6 +89,7 @@ impl Source<'_> {
             Self::F32(weights) => weights.len(),
             Self::Bf16(weights) => weights.len(),
             Self::F16(weights) => weights.len(),
+            Self::Blocks(format, blocks) => blocks.len() / format.block_bytes() * format.block_size(),
         }
     }
 

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use nn::{CacheSpec, Checkpoint, Coverage, DType, Files, Footprint, LoadSettings, MediaKind, Model, Reading, Slice, Weights};
+use nn::{
+    CacheSpec, Checkpoint, Coverage, DType, Files, Footprint, LoadSettings, MediaKind, Model, NnError, Reading, Slice, Weights,
+};
 use serde_json::Value;
 
 use crate::config::CONFIG;
@@ -182,6 +184,10 @@ pub fn load(files: &Files, settings: LoadSettings) -> Result<Loaded, ModelError>
     let family = Family::of(files)?;
     let processor = (family.processor)(files)?;
     let checkpoint = Arc::new(Checkpoint::open(files)?);
+    if let (Some(stored), Some(wanted)) = (checkpoint.quantised(), settings.quant) {
+        let reason = format!("{} is quantised already (to {stored}), so it cannot be to {wanted}", files.name());
+        return Err(NnError::Blocks(reason).into());
+    }
     let weights = Weights::new(checkpoint.clone(), settings);
     let model = (family.model)(files, &weights)?;
     let importance = weights.finished()?;

@@ -10,13 +10,16 @@ use kernels::Source;
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use crate::{Files, NnError, host};
+use crate::{Files, NnError, Quant, host};
 
 const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// Key of a file's metadata: a JSON object with the format of each tensor that is in blocks of llama.cpp's, as bytes [.., bytes of a row].
+pub(crate) const BLOCKS: &str = "blocks";
 
 /// Named tensors, and which of them were taken.
 pub struct Checkpoint {
@@ -38,9 +41,29 @@ enum Bytes {
 struct Entry {
     shard: usize,
     dtype: Dtype,
+    /// Of numbers, where there are blocks of them.
     shape: Vec<usize>,
+    /// The format of blocks.
+    blocks: Option<Quant>,
     at: Range<usize>,
     taken: AtomicBool,
+}
+
+/// A tensor as it lies in its file.
+pub(crate) struct Stored<'a> {
+    pub dtype: Dtype,
+    pub shape: &'a [usize],
+    pub bytes: &'a [u8],
+}
+
+impl Stored<'_> {
+    /// Hands out its numbers; none, where they are no floats.
+    pub fn floats<R: Default>(&self, work: impl FnOnce(Source<'_>) -> R) -> R {
+        match dtype(self.dtype) {
+            Some(dtype) => Source::with_bytes(self.bytes, host::dense_format(dtype), work),
+            None => R::default(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -92,6 +115,7 @@ impl Checkpoint {
             |e: safetensors::SafeTensorError| NnError::File { file: file.clone(), reason: format!("not safetensors: {e}") };
         let (header, metadata) = SafeTensors::read_metadata(data).map_err(damaged)?;
         let first = header + 8;
+        let blocks = blocks(&metadata, &file)?;
         for (tensor, info) in metadata.tensors() {
             let at = first + info.data_offsets.0..first + info.data_offsets.1;
             if at.end > data.len() {
@@ -100,7 +124,19 @@ impl Checkpoint {
                     reason: format!("it ends within tensor {tensor:?}; the download is incomplete"),
                 });
             }
-            let entry = Entry { shard: self.shards.len(), dtype: info.dtype, shape: info.shape.clone(), at, taken: false.into() };
+            let (mut shape, blocks) = (info.shape.clone(), blocks.get(&tensor).copied());
+            if let Some(quant) = blocks {
+                let format = quant.block_format();
+                let whole = shape.last_mut().filter(|bytes| info.dtype == Dtype::U8 && **bytes % format.block_bytes() == 0);
+                let Some(last) = whole else {
+                    return Err(NnError::File {
+                        file,
+                        reason: format!("tensor {tensor:?} does not hold whole blocks of {quant}"),
+                    });
+                };
+                *last = *last / format.block_bytes() * format.block_size();
+            }
+            let entry = Entry { shard: self.shards.len(), dtype: info.dtype, shape, blocks, at, taken: false.into() };
             self.entries.insert(tensor, entry);
         }
         self.shards.push(Shard { file, bytes });
@@ -120,6 +156,16 @@ impl Checkpoint {
     /// The shape of a tensor, if there is one of this full name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// The format of a tensor that is in blocks.
+    pub fn quant(&self, name: &str) -> Option<Quant> {
+        self.entries.get(name)?.blocks
+    }
+
+    /// The format that some tensor is in, if some are in blocks.
+    pub fn quantised(&self) -> Option<Quant> {
+        self.entries.values().find_map(|entry| entry.blocks)
     }
 
     /// Whether there is any tensor below this prefix.
@@ -155,7 +201,8 @@ impl Checkpoint {
     /// # Errors
     /// [`NnError::Missing`], [`NnError::Shape`], or a number format that is not a float.
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, NnError> {
-        let (entry, dtype) = self.take(name, shape)?;
+        let entry = self.take(name, shape)?;
+        let dtype = self.floats(name, entry)?;
         Ok(Tensor::from_raw_buffer(self.bytes_of(entry), dtype, shape, device)?)
     }
 
@@ -164,8 +211,11 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::tensor`].
     pub fn numbers<R>(&self, name: &str, shape: &[usize], work: impl FnOnce(Source<'_>) -> R) -> Result<R, NnError> {
-        let (entry, dtype) = self.take(name, shape)?;
-        let result = Source::with_bytes(self.bytes_of(entry), host::dense_format(dtype), work);
+        let entry = self.take(name, shape)?;
+        let result = match entry.blocks {
+            Some(quant) => work(Source::Blocks(quant.block_format(), self.bytes_of(entry))),
+            None => Source::with_bytes(self.bytes_of(entry), host::dense_format(self.floats(name, entry)?), work),
+        };
         self.shards[entry.shard].bytes.forget(&entry.at);
         Ok(result)
     }
@@ -196,6 +246,18 @@ impl Checkpoint {
         Ok(Tensor::from_vec(numbers, (rows.len(), width), &Device::Cpu)?)
     }
 
+    /// A tensor as it lies in its file.
+    ///
+    /// # Errors
+    /// There is none of this name, or it is in blocks.
+    pub(crate) fn stored(&self, name: &str) -> Result<Stored<'_>, NnError> {
+        let entry = self.entry(name)?;
+        if entry.blocks.is_some() {
+            return Err(NnError::Blocks(format!("{} is quantised already", self.name)));
+        }
+        Ok(Stored { dtype: entry.dtype, shape: &entry.shape, bytes: self.bytes_of(entry) })
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry, NnError> {
         let missing = || NnError::Missing { checkpoint: self.name.clone(), name: name.to_string() };
         self.entries.get(name).ok_or_else(missing)
@@ -205,8 +267,8 @@ impl Checkpoint {
         &self.shards[entry.shard].bytes.as_ref()[entry.at.clone()]
     }
 
-    /// Marks a tensor as taken, and returns it if it has this shape and holds floats.
-    fn take(&self, name: &str, shape: &[usize]) -> Result<(&Entry, DType), NnError> {
+    /// Marks a tensor as taken, and returns it if it has this shape and holds floats, or blocks of them.
+    fn take(&self, name: &str, shape: &[usize]) -> Result<&Entry, NnError> {
         let entry = self.entry(name)?;
         entry.taken.store(true, Ordering::Relaxed);
         let file = || self.shards[entry.shard].file.clone();
@@ -214,13 +276,20 @@ impl Checkpoint {
             let (found, expected) = (entry.shape.clone(), shape.to_vec());
             return Err(NnError::Shape { file: file(), name: name.to_string(), found, expected });
         }
-        let unknown = || {
-            let found = entry.dtype;
-            let reason =
-                format!("tensor {name:?} has the number format {found:?}, which is not supported (F32, F16 and BF16 are)");
-            NnError::File { file: file(), reason }
+        if entry.blocks.is_none() {
+            self.floats(name, entry)?;
+        }
+        Ok(entry)
+    }
+
+    /// The number format of a tensor that is not in blocks.
+    fn floats(&self, name: &str, entry: &Entry) -> Result<DType, NnError> {
+        let found = entry.blocks.map_or_else(|| format!("{:?}", entry.dtype), |quant| quant.to_string());
+        let refused = || NnError::File {
+            file: self.shards[entry.shard].file.clone(),
+            reason: format!("tensor {name:?} has the number format {found}, which is not supported here (F32, F16 and BF16 are)"),
         };
-        Ok((entry, dtype(entry.dtype).ok_or_else(unknown)?))
+        dtype(entry.dtype).filter(|_| entry.blocks.is_none()).ok_or_else(refused)
     }
 
     /// Marks every tensor whose name begins with `prefix` as known and not needed.
@@ -234,6 +303,15 @@ impl Checkpoint {
         let left = self.entries.iter().filter(|(_, entry)| !entry.taken.load(Ordering::Relaxed));
         left.map(|(name, _)| name.as_str()).collect()
     }
+}
+
+/// Which tensors of a file are in blocks: an object in its metadata, of names and formats.
+fn blocks(metadata: &Metadata, file: &str) -> Result<BTreeMap<String, Quant>, NnError> {
+    let Some(json) = metadata.metadata().as_ref().and_then(|metadata| metadata.get(BLOCKS)) else { return Ok(BTreeMap::new()) };
+    let refused = |reason: String| NnError::File { file: file.into(), reason: format!("{BLOCKS} in its metadata: {reason}") };
+    let named: BTreeMap<String, String> = serde_json::from_str(json).map_err(|e| refused(e.to_string()))?;
+    let parsed = named.into_iter().map(|(name, format)| Ok((name, format.parse().map_err(refused)?)));
+    parsed.collect()
 }
 
 /// Floats, as candle calls them.

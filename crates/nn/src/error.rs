@@ -50,6 +50,9 @@ pub enum NnError {
     /// Only experts were to be quantised.
     #[error("only experts are to be quantised (moqe), but this model has none; without that, all its matrices are quantised")]
     NoExperts,
+    /// A quantised checkpoint that cannot be loaded as is wanted.
+    #[error("{0}")]
+    Blocks(String),
     /// A rule of a [`crate::Topology`] that cannot be followed.
     #[error("topology, {rule}: {reason}")]
     Topology {

@@ -18,6 +18,7 @@ mod conv;
 mod conv2d;
 mod decoder;
 mod error;
+mod export;
 mod files;
 mod host;
 mod importance;
@@ -49,6 +50,7 @@ pub use decoder::{
     Temperature, TokenMixer, Vocabulary,
 };
 pub use error::NnError;
+pub use export::export;
 pub use files::Files;
 pub use host::{add_to, clamp, in_parts, kv_format, scale, scale_columns};
 pub use importance::{Calibration, Coverage, Importance, Observer};
@@ -67,4 +69,4 @@ pub use vit::{
     FUSED_GATED_NAMES, FUSED_LINEAR_NAMES, FUSED_NAMES, Mlp, Runs, SIGLIP_NAMES, Vit, VitConfig, VitNames, WHISPER_NAMES,
     average_pool, average_pool_by, join_squares, patchify, pixel_shuffle,
 };
-pub use weights::{Bias, Footprint, LoadSettings, OnProgress, Outputs, Reading, Role, Slice, Weights};
+pub use weights::{Bias, Footprint, LoadSettings, OnProgress, OnQuantised, Outputs, Quantised, Reading, Role, Slice, Weights};

@@ -5,7 +5,7 @@ use candle_core::quantized::GgmlDType;
 use kernels::BlockFormat;
 
 /// A block format of llama.cpp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // the names are the formats' own
 pub enum Quant {
     Q2K,

@@ -1,7 +1,9 @@
 mod experts;
 mod footprint;
 mod outputs;
+mod settings;
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,114 +13,15 @@ use candle_core::{DType, Device, Tensor};
 use kernels::{KvFormat, Source};
 
 use crate::adapter::{Adapter, AdapterSet};
-use crate::importance::{Coverage, Importance, Observer, Watch};
+use crate::importance::{Coverage, Observer, Watch};
 use crate::linear::{Embedding, Format, Linear, Packed};
 use crate::norm::{Norm, NormConfig};
-use crate::{Checkpoint, NnError, Organization, Quant, Topology, host};
+use crate::{Checkpoint, NnError, Organization, Quant, host};
 pub use footprint::Footprint;
 use footprint::Ledger;
 pub use outputs::Outputs;
 use outputs::Part;
-
-/// How much of a checkpoint is read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Reading {
-    /// All that a model needs.
-    #[default]
-    Whole,
-    /// Everything but what is in the matrices, which make zeros: names and shapes are checked, and what the model takes is known
-    /// ([`Weights::footprint`]).
-    Shapes,
-}
-
-/// How weights are kept once loaded.
-#[derive(Clone)]
-pub struct LoadSettings {
-    /// Where they live and are computed with.
-    pub device: Device,
-    /// Number format of weights that are not quantised; the one that most of them have in the file when absent.
-    pub dtype: Option<DType>,
-    /// Block format of the language model's matrices.
-    pub quant: Option<Quant>,
-    /// Which of them it is for.
-    pub organization: Organization,
-    /// Formats of some of them, which come before these two.
-    pub topology: Topology,
-    /// What quantising goes by; without it, all inputs of a matrix are alike.
-    pub importance: Option<Arc<Importance>>,
-    /// Which part of a nested model it is, if not the whole.
-    pub slice: Option<Slice>,
-    /// Sees what the language model's matrices are given; [`crate::Calibration`] makes it.
-    pub observer: Option<Observer>,
-    /// How much is read.
-    pub reading: Reading,
-    /// Told how far loading is.
-    pub progress: OnProgress,
-}
-
-/// Told about every tensor that was loaded: bytes of the checkpoint that are done, and all of them.
-pub type OnProgress = Arc<dyn Fn(usize, usize) + Send + Sync>;
-
-impl Default for LoadSettings {
-    /// On the CPU, in f32, quietly.
-    fn default() -> Self {
-        Self {
-            device: Device::Cpu,
-            dtype: Some(DType::F32),
-            quant: None,
-            organization: Organization::Default,
-            topology: Topology::default(),
-            importance: None,
-            slice: None,
-            observer: None,
-            reading: Reading::Whole,
-            progress: Arc::new(|_, _| ()),
-        }
-    }
-}
-
-/// A part of a nested model that is a model too (MatFormer; Devvrit et al. 2023, arXiv:2310.07707). What is left out is never loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slice {
-    /// What it is called.
-    pub name: String,
-    /// Width inside the feed-forward part of each layer that is kept: the first columns are.
-    pub inner: Vec<usize>,
-    /// Layers that are left out, by their number in the checkpoint; ascending.
-    pub skipped: Vec<usize>,
-}
-
-/// What a matrix does; policies are functions of its name and role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Part of the language model's layers.
-    Decoder,
-    /// One of many that a router chooses from.
-    Expert,
-    /// Chooses experts, or says how much is forgotten. Stays dense: it is small, and a wrong choice costs more than a small error.
-    Router,
-    /// Token table or output head.
-    Vocabulary,
-    /// Part of a tower or a projector. Stays dense.
-    Encoder,
-}
-
-/// Whether a linear layer has a bias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Bias {
-    Absent,
-    Present,
-    /// Of stacked layers, all have one but those of these names.
-    Except(&'static [&'static str]),
-}
-
-impl Bias {
-    /// For configs that say it with a boolean.
-    pub fn when(present: bool) -> Self {
-        if present { Self::Present } else { Self::Absent }
-    }
-}
+pub use settings::{Bias, LoadSettings, OnProgress, OnQuantised, Quantised, Reading, Role, Slice};
 
 /// A position in a checkpoint. What is loaded here is loaded as [`LoadSettings`] and [`Role`] say.
 #[derive(Clone)]
@@ -128,14 +31,14 @@ pub struct Weights {
     dtype: DType,
     prefix: String,
     role: Role,
-    quantised: Arc<Quantised>,
+    known: Arc<Known>,
     ledger: Arc<Ledger>,
     adapters: Arc<[AdapterSet]>,
 }
 
 /// Matrices that were quantised so far.
 #[derive(Default)]
-struct Quantised {
+struct Known {
     all: AtomicUsize,
     with_importance: AtomicUsize,
 }
@@ -145,8 +48,8 @@ impl Weights {
     pub fn new(checkpoint: Arc<Checkpoint>, settings: LoadSettings) -> Self {
         let dtype = settings.dtype.or(checkpoint.dtype()).unwrap_or(DType::F32);
         let (prefix, role, settings) = (String::new(), Role::Decoder, Arc::new(settings));
-        let (quantised, ledger, adapters) = Default::default();
-        Self { checkpoint, settings, dtype, prefix, role, quantised, ledger, adapters }
+        let (known, ledger, adapters) = Default::default();
+        Self { checkpoint, settings, dtype, prefix, role, known, ledger, adapters }
     }
 
     /// Tells that everything is loaded, and how much of it an importance was known for, if there is one.
@@ -156,7 +59,7 @@ impl Weights {
     pub fn finished(&self) -> Result<Option<Coverage>, NnError> {
         (self.settings.progress)(self.checkpoint.bytes(), self.checkpoint.bytes());
         let Some(importance) = &self.settings.importance else { return Ok(None) };
-        let Quantised { all, with_importance } = &*self.quantised;
+        let Known { all, with_importance } = &*self.known;
         let coverage = Coverage { known: with_importance.load(Ordering::Relaxed), quantised: all.load(Ordering::Relaxed) };
         importance.check(coverage)?;
         Ok(Some(coverage))
@@ -272,7 +175,7 @@ impl Weights {
         let importance = self.importance(&full, taken, format)?;
         let linear = if self.device().is_cpu() {
             let mut packed = self.matrix(1, (outputs, taken), format);
-            self.numbers(&full, &part.shape, |weight| {
+            self.numbers(&full, (&part.shape, format), |weight| {
                 let mut cut = vec![0.0; ROWS.min(outputs) * taken];
                 for first in (0..outputs).step_by(ROWS) {
                     let rows = first..outputs.min(first + ROWS);
@@ -405,7 +308,7 @@ impl Weights {
         let mut done = 0;
         for part in parts {
             let importance = self.importance(&self.full(&part.name), inputs, format)?;
-            self.numbers(&self.weight_of(part), &part.shape, |weight| {
+            self.numbers(&self.weight_of(part), (&part.shape, format), |weight| {
                 for run in part.outputs.runs() {
                     packed.fill(done, weight.part(run.start * inputs..run.end * inputs), importance.as_deref());
                     done += run.len();
@@ -425,8 +328,20 @@ impl Weights {
         }
     }
 
+    /// Tells that a tensor is quantised, if it is.
+    fn note(&self, name: &str, format: Format, turned: bool) {
+        if let (Format::Blocks(quant), Some(tell)) = (format, &self.settings.on_quantised) {
+            tell(Quantised { name: name.to_string(), quant, turned });
+        }
+    }
+
     /// Hands out a tensor's numbers, or checks its shape where only shapes are read.
-    fn numbers(&self, name: &str, shape: &[usize], work: impl FnOnce(Source<'_>)) -> Result<(), NnError> {
+    fn numbers(&self, name: &str, (shape, format): (&[usize], Format), work: impl FnOnce(Source<'_>)) -> Result<(), NnError> {
+        self.note(name, format, false);
+        self.unnoted(name, shape, work)
+    }
+
+    fn unnoted(&self, name: &str, shape: &[usize], work: impl FnOnce(Source<'_>)) -> Result<(), NnError> {
         match self.settings.reading {
             Reading::Whole => self.checkpoint.numbers(name, shape, work),
             Reading::Shapes => self.checkpoint.claim(name, shape),
@@ -436,8 +351,8 @@ impl Weights {
     fn importance(&self, weight: &str, inputs: usize, format: Format) -> Result<Option<Vec<f32>>, NnError> {
         let (Format::Blocks(_), Some(importance)) = (format, &self.settings.importance) else { return Ok(None) };
         let found = importance.of(weight, inputs)?;
-        self.quantised.all.fetch_add(1, Ordering::Relaxed);
-        self.quantised.with_importance.fetch_add(usize::from(found.is_some()), Ordering::Relaxed);
+        self.known.all.fetch_add(1, Ordering::Relaxed);
+        self.known.with_importance.fetch_add(usize::from(found.is_some()), Ordering::Relaxed);
         Ok(found)
     }
 
@@ -479,6 +394,10 @@ impl Weights {
             return Ok(Embedding::Table(self.raw(&name, &[vocab, width])?));
         }
         let full = self.full(&name);
+        if let Some(quant) = self.checkpoint.quant(&full) {
+            let part = Part { name: name.clone(), shape: vec![vocab, width], outputs: Outputs::all(&name, vocab) };
+            return Ok(Embedding::Head(Arc::new(self.packed(&[part], width, Format::Blocks(quant))?)));
+        }
         self.checkpoint.claim(&full, &[vocab, width])?;
         Ok(Embedding::File { checkpoint: self.checkpoint.clone(), name: full, shape: (vocab, width) })
     }
@@ -490,6 +409,15 @@ impl Weights {
 
     /// The format of a matrix that is made of the tensors with these names.
     fn format<T: AsRef<str>>(&self, names: &[T], inputs: usize) -> Result<Format, NnError> {
+        let stored: BTreeSet<Option<Quant>> = names.iter().map(|name| self.checkpoint.quant(&self.full(name.as_ref()))).collect();
+        match stored.iter().collect::<Vec<_>>()[..] {
+            [] | [None] => {}
+            [Some(quant)] => return Ok(Format::Blocks(*quant)),
+            _ => {
+                let names = names.iter().map(|name| self.full(name.as_ref())).collect::<Vec<_>>().join(", ");
+                return Err(NnError::Blocks(format!("tensors that are one matrix here are stored in several formats: {names}")));
+            }
+        }
         let formats = names.iter().map(|name| self.topology(&self.full(name.as_ref())));
         let mut formats: Vec<Option<Quant>> = formats.collect();
         formats.dedup();

@@ -13,7 +13,8 @@ mod search;
 
 use half::f16;
 
-use crate::Isa;
+use crate::disjoint::Disjoint;
+use crate::{Cpu, Isa, Source};
 pub(crate) use quantise::Batch;
 pub(crate) use search::LANES;
 
@@ -176,6 +177,26 @@ pub fn quantise(isa: Isa, format: BlockFormat, x: &[f32], importance: Option<&[f
             parts.write(format, out);
         }
     }
+}
+
+/// Blocks of all rows `[.., columns]` of a weight, on all threads; `importance` (`[columns]`) as for [`quantise`].
+pub fn quantise_weight(cpu: &Cpu, format: BlockFormat, weight: Source, columns: usize, importance: Option<&[f32]>) -> Vec<u8> {
+    /// Rows that are quantised together.
+    const ROWS: usize = 64;
+    let rows = weight.len() / columns.max(1);
+    assert!(columns.is_multiple_of(format.block_size()) && rows * columns == weight.len(), "{format:?}: whole rows of {columns}");
+    let row_bytes = columns / format.block_size() * format.block_bytes();
+    let mut blocks = vec![0; rows * row_bytes];
+    let out = Disjoint::new(&mut blocks);
+    cpu.pool.run(rows.div_ceil(ROWS), |part| {
+        let rows = part * ROWS..rows.min((part + 1) * ROWS);
+        let mut wide = vec![0.0; rows.len() * columns];
+        weight.widen(rows.start * columns..rows.end * columns, &mut wide);
+        // SAFETY: every row is written by one part only.
+        let out = unsafe { out.part(rows.start * row_bytes..rows.end * row_bytes) };
+        quantise(cpu.isa, format, &wide, importance, out);
+    });
+    blocks
 }
 
 /// The half-precision number in two bytes.

@@ -95,6 +95,7 @@ fn widen(weights: Source<'_>, into: &mut [f32]) {
         Source::F32(weights) => into.iter_mut().zip(weights).for_each(|(to, weight)| *to = *weight),
         Source::Bf16(weights) => into.iter_mut().zip(weights).for_each(|(to, weight)| *to = from_bf16(*weight)),
         Source::F16(weights) => into.iter_mut().zip(weights).for_each(|(to, weight)| *to = from_f16(*weight)),
+        Source::Blocks(..) => weights.widen(0..weights.len(), &mut into[..weights.len()]),
     }
 }
 

@@ -113,7 +113,14 @@ impl QuantisedMatrix {
     }
 
     /// Quantises whole rows, from output `at_output` on and all of one expert; `importance` (`[inputs]`) is that of [`crate::blocks::quantise`].
+    ///
+    /// What is in blocks of this format already stays as it is.
     pub fn quantise_rows(&mut self, cpu: &Cpu, at_output: usize, weights: Source, importance: Option<&[f32]>) {
+        if let Source::Blocks(format, blocks) = weights
+            && format == self.format()
+        {
+            return self.pack_rows(cpu, at_output, blocks);
+        }
         let (layout, inputs) = (self.layout, self.inputs());
         let rows = weights.len() / inputs.max(1);
         assert_eq!(rows * inputs, weights.len(), "whole rows");

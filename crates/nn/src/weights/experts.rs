@@ -88,23 +88,29 @@ impl Weights {
         (experts, hidden, inner): (usize, usize, usize),
         load: impl Fn(&Matrices) -> Result<ExpertLinear, NnError>,
     ) -> Result<(ExpertLinear, ExpertLinear), NnError> {
-        let stored = self.stored(experts, hidden, inner);
+        let [stored_gate_up, stored_down] = self.stored(experts, hidden, inner);
         let gate_up = [("gate_proj", inner), ("up_proj", inner)];
-        let gate_up = Matrices { experts, inputs: hidden, parts: &gate_up, fused: "gate_up_proj", stored };
-        let down = Matrices { experts, inputs: inner, parts: &[("down_proj", hidden)], fused: "down_proj", stored };
+        let gate_up = Matrices { experts, inputs: hidden, parts: &gate_up, fused: "gate_up_proj", stored: stored_gate_up };
+        let down = Matrices { experts, inputs: inner, parts: &[("down_proj", hidden)], fused: "down_proj", stored: stored_down };
         let both = (load(&gate_up)?, load(&down)?);
         self.tell();
         Ok(both)
     }
 
-    /// Both shapes together can be read in one way only.
-    fn stored(&self, experts: usize, hidden: usize, inner: usize) -> Stored {
-        let shapes = ["gate_up_proj", "down_proj"].map(|name| self.checkpoint.shape(&self.full(name)));
-        let turned = [Some([experts, hidden, 2 * inner]), Some([experts, inner, hidden])];
-        match shapes {
-            [None, None] => Stored::Apart,
-            shapes if shapes == turned.each_ref().map(|shape| shape.as_ref().map(<[usize; 3]>::as_slice)) => Stored::FusedTurned,
-            _ => Stored::Fused,
+    /// Gates with values, and the way down. Both shapes together can be read in one way only; what is in blocks is never turned.
+    fn stored(&self, experts: usize, hidden: usize, inner: usize) -> [Stored; 2] {
+        let names = ["gate_up_proj", "down_proj"].map(|name| self.full(name));
+        let in_blocks = names.each_ref().map(|name| self.checkpoint.quant(name).is_some());
+        let straight = [[experts, 2 * inner, hidden], [experts, hidden, inner]];
+        let turned = [[experts, hidden, 2 * inner], [experts, inner, hidden]];
+        let expected = [0, 1].map(|i| if in_blocks[i] { straight[i] } else { turned[i] });
+        let found = names.each_ref().map(|name| self.checkpoint.shape(name));
+        match found {
+            [None, None] => [Stored::Apart; 2],
+            found if found == expected.each_ref().map(|shape| Some(shape.as_slice())) => {
+                in_blocks.map(|in_blocks| if in_blocks { Stored::Fused } else { Stored::FusedTurned })
+            }
+            _ => [Stored::Fused; 2],
         }
     }
 
@@ -125,7 +131,7 @@ impl Weights {
             for (part, outputs) in m.parts {
                 let name = self.full(&name(expert, part));
                 let importance = self.importance(&name, m.inputs, format)?;
-                self.numbers(&name, &[*outputs, m.inputs], |w| packed.fill(done, w, importance.as_deref()))?;
+                self.numbers(&name, (&[*outputs, m.inputs], format), |w| packed.fill(done, w, importance.as_deref()))?;
                 done += outputs;
             }
         }
@@ -138,7 +144,9 @@ impl Weights {
         let importance = |expert| self.importance(&self.full(&name(expert, m.parts[0].0)), m.inputs, format);
         let importance = (0..m.experts).map(importance).collect::<Result<Vec<_>, _>>()?;
         let mut turned = if m.stored == Stored::FusedTurned { vec![0.0; size] } else { Vec::new() };
-        self.numbers(&self.full(m.fused), &m.fused_shape(), |all| {
+        let (name, turned_round) = (self.full(m.fused), m.stored == Stored::FusedTurned);
+        self.note(&name, format, turned_round);
+        self.unnoted(&name, &m.fused_shape(), |all| {
             for (expert, importance) in importance.iter().enumerate() {
                 let own = all.part(expert * size..(expert + 1) * size);
                 if turned.is_empty() {
