@@ -50,8 +50,8 @@ fn write(files: &Files, options: &LoadOptions, folder: &Path, tell: &OnProgress)
     match files {
         Files::Folder(from) => copy(from, folder, true).map_err(refused),
         Files::Embedded { files, .. } => {
-            let others = files.iter().filter(|(name, _)| !is_weights(name));
-            others.map(|(name, bytes)| fs::write(folder.join(name), bytes)).collect::<Result<_, _>>().map_err(refused)
+            let mut others = files.iter().filter(|(name, _)| !is_weights(name));
+            others.try_for_each(|(name, bytes)| fs::write(folder.join(name), bytes)).map_err(refused)
         }
     }
 }
