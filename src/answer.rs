@@ -1,24 +1,28 @@
-//! The engine's events → words.
+//! Answers, piece by piece or whole.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use engine::{Event, Events, FinishReason, Logprobs, Request, Timings, Usage};
-use nn::Reading;
-use text::{Detokenizer, StopMatcher};
+use engine::{Timings, Usage};
 
 use crate::Error;
-use crate::calls::{Call, CallDelta, Ear, Heard, join};
+use crate::agent::{Agent, Past};
+use crate::calls::{Call, CallDelta, join};
 use crate::chat::ChatRequest;
 use crate::load::{Inner, Model};
 use crate::media::{Received, Spent};
-use crate::prepare::{Prepared, prepare, refused};
+use crate::prepare::{Prepared, pinned, prepare};
+use crate::round::Round;
+use crate::tools::{Citation, ToolProgress, ToolRun};
 
 /// A piece of an answer on its way.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Piece {
     /// A token was generated, or held-back text is released.
     Delta(Delta),
+    /// A function that runs here was called, or has returned.
+    Tool(ToolProgress),
     /// The answer is complete. Nothing follows.
     Done(Summary),
 }
@@ -34,6 +38,8 @@ pub struct Delta {
     pub calls: Vec<CallDelta>,
     /// The token, with its alternatives when they were asked for.
     pub token: Option<Token>,
+    /// Where the whole text refers to what was found on the web; at its end.
+    pub citations: Vec<Citation>,
 }
 
 /// A generated token.
@@ -49,12 +55,12 @@ pub struct Token {
     pub top: Vec<(u32, String, f32)>,
 }
 
-/// How an answer ended, and what it took.
+/// How an answer ended, and what it took. Where functions ran here, what all its rounds took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Why it ended.
     pub finish: Finish,
-    /// Functions that were called.
+    /// Functions of the client that were called.
     pub calls: usize,
     /// Tokens that were thoughts.
     pub reasoning_tokens: usize,
@@ -77,6 +83,8 @@ pub enum Finish {
     Complete,
     /// It has as many tokens as were asked for.
     Length,
+    /// The model called functions that run here more often than was allowed.
+    ToolRounds,
 }
 
 /// A whole answer.
@@ -86,37 +94,35 @@ pub struct Answer {
     pub text: String,
     /// What was thought first, where the model keeps that apart.
     pub reasoning: String,
-    /// Functions that it wants to have called.
+    /// Functions that it wants to have called by who asked.
     pub calls: Vec<Call>,
+    /// Functions that ran here on the way, as they ended.
+    pub tool_runs: Vec<Arc<ToolRun>>,
+    /// Where the text refers to what was found on the web.
+    pub citations: Vec<Citation>,
     /// The tokens, without an end token.
     pub tokens: Vec<Token>,
     /// How it ended.
     pub summary: Summary,
-    /// Ids of the prompt.
+    /// Ids of the prompt, that of the first round.
     pub prompt_token_ids: Vec<u32>,
     /// What became of the prompt's media, in their order.
     pub received: Arc<[Received]>,
 }
 
-/// An answer that is being generated. Dropping it ends the generation.
+/// An answer that is being generated. Dropping it ends the generation, and the functions that run for it.
 pub struct AnswerStream {
-    inner: Arc<Inner>,
-    events: Option<Events>,
+    speaker: Speaker,
     prompt_token_ids: Vec<u32>,
-    media_tokens: usize,
-    cached_tokens: usize,
-    detokenizer: Detokenizer,
-    stop: StopMatcher,
-    ear: Ear,
-    tokens_min: usize,
-    completion_tokens: usize,
-    reasoning_tokens: usize,
-    prepared: Duration,
-    media: Spent,
     received: Arc<[Received]>,
-    submitted: Instant,
-    first_token: Option<Instant>,
-    last: Option<Summary>,
+}
+
+/// Who answers.
+enum Speaker {
+    /// The model, at one go.
+    Model(Box<Round>),
+    /// The model, with functions that run here between its rounds.
+    Agent(Box<Agent>),
 }
 
 impl Model {
@@ -135,12 +141,16 @@ impl Model {
     /// # Errors
     /// As [`Self::stream`].
     pub async fn choices(&self, request: &ChatRequest, n: usize) -> Result<Vec<AnswerStream>, Error> {
-        let began = Instant::now();
-        let prepared = Prepared { views: Vec::new(), ..prepare(&self.inner, request).await? };
+        let inner = &self.inner;
+        // Further rounds outlive the caller's request.
+        let kept = if request.calls_tools_here() { Some(Arc::new(pinned(inner, request).await?)) } else { None };
+        let request = kept.as_deref().unwrap_or(request);
+        let prepared = Prepared { views: Vec::new(), ..prepare(inner, request, &Past::default()).await? };
         let start = |(i, mut prepared): (usize, Prepared)| {
             prepared.sampling.seed = prepared.sampling.seed.map(|seed| seed.wrapping_add(i as u64));
-            let stream = AnswerStream::start(self.inner.clone(), prepared, request)?;
-            Ok(AnswerStream { prepared: began.elapsed(), ..stream })
+            let seed = prepared.sampling.seed;
+            let round = Round::start(inner.clone(), prepared, request, &Past::default())?;
+            Ok(AnswerStream::new(inner, round, kept.clone().map(|request| (request, seed))))
         };
         std::iter::repeat_n(prepared, n).enumerate().map(start).collect()
     }
@@ -155,45 +165,14 @@ impl Model {
 }
 
 impl AnswerStream {
-    fn start(inner: Arc<Inner>, prepared: Prepared, request: &ChatRequest) -> Result<Self, Error> {
-        if inner.reading != Reading::Whole {
-            return Err(Error::Generation("the model's weights were not read".into()));
-        }
-        let Prepared { prompt, sampling, constraint, spent: media, received, offer, thoughts, .. } = prepared;
-        let tokens = prompt.tokens.len();
-        let room = inner.context_max.saturating_sub(tokens);
-        let wanted = request.tokens_max.unwrap_or(room.max(1));
-        if wanted > room {
-            return Err(Error::Context { tokens, wanted, allowed: inner.context_max });
-        }
-        let media_tokens = prompt.media_tokens();
-        let prompt_token_ids = prompt.tokens.clone();
-        let mut stop_token_ids = if request.ignore_eos { Vec::new() } else { inner.ends.clone() };
-        stop_token_ids.extend(&request.stop_token_ids);
-        let cache_salt = request.cache_salt.clone();
-        let tokens_min = request.tokens_min;
-        let engine_request = Request { prompt, sampling, tokens_min, tokens_max: wanted, stop_token_ids, cache_salt, constraint };
-        let events = inner.engine.submit(engine_request).map_err(refused)?;
-        let detokenizer = Detokenizer::hearing(&inner.tokenizer, offer.marks());
-        Ok(Self {
-            inner,
-            events: Some(events),
-            prompt_token_ids,
-            media_tokens,
-            cached_tokens: 0,
-            detokenizer,
-            stop: StopMatcher::new(&request.stop),
-            ear: offer.ear(thoughts),
-            tokens_min,
-            completion_tokens: 0,
-            reasoning_tokens: 0,
-            prepared: Duration::ZERO,
-            media,
-            received,
-            submitted: Instant::now(),
-            first_token: None,
-            last: None,
-        })
+    /// With the request and the seed of further rounds, if there can be any.
+    fn new(inner: &Arc<Inner>, round: Round, further: Option<(Arc<ChatRequest>, Option<u64>)>) -> Self {
+        let (prompt_token_ids, received) = (round.prompt_token_ids().to_vec(), round.received().clone());
+        let speaker = match further {
+            None => Speaker::Model(Box::new(round)),
+            Some((request, seed)) => Speaker::Agent(Box::new(Agent::new(inner.clone(), request, seed, round))),
+        };
+        Self { speaker, prompt_token_ids, received }
     }
 
     /// Reads it to its end.
@@ -202,6 +181,7 @@ impl AnswerStream {
     /// The generation failed.
     pub async fn whole(mut self) -> Result<Answer, Error> {
         let (mut text, mut reasoning, mut calls, mut tokens) = (String::new(), String::new(), Vec::new(), Vec::new());
+        let (mut tool_runs, mut citations) = (Vec::new(), Vec::new());
         let summary = loop {
             match self.next().await? {
                 Piece::Delta(delta) => {
@@ -209,15 +189,18 @@ impl AnswerStream {
                     reasoning.push_str(&delta.reasoning);
                     join(&mut calls, delta.calls);
                     tokens.extend(delta.token);
+                    citations.extend(delta.citations);
                 }
+                Piece::Tool(ToolProgress::Begun { .. }) => {}
+                Piece::Tool(ToolProgress::Ended(run)) => tool_runs.push(run),
                 Piece::Done(summary) => break summary,
             }
         };
         let (prompt_token_ids, received) = (self.prompt_token_ids, self.received);
-        Ok(Answer { text, reasoning, calls, tokens, summary, prompt_token_ids, received })
+        Ok(Answer { text, reasoning, calls, tool_runs, citations, tokens, summary, prompt_token_ids, received })
     }
 
-    /// Ids of the prompt.
+    /// Ids of the prompt, that of the first round.
     pub fn prompt_token_ids(&self) -> &[u32] {
         &self.prompt_token_ids
     }
@@ -232,82 +215,44 @@ impl AnswerStream {
     /// # Errors
     /// The generation failed.
     pub async fn next(&mut self) -> Result<Piece, Error> {
-        if let Some(summary) = self.last {
-            return Ok(Piece::Done(summary));
+        match &mut self.speaker {
+            Speaker::Agent(agent) => agent.next().await,
+            Speaker::Model(round) => Ok(match round.next().await? {
+                ControlFlow::Continue(delta) => Piece::Delta(delta),
+                ControlFlow::Break(summary) => Piece::Done(summary),
+            }),
         }
-        let gone = || Error::Generation("the engine stopped".into());
-        loop {
-            let event = match &mut self.events {
-                Some(events) => events.recv().await.ok_or_else(gone)?,
-                None => return Err(gone()),
-            };
-            match event {
-                Event::Started { cached_tokens } => self.cached_tokens = cached_tokens,
-                Event::Token { id, logprobs } => return self.token(id, logprobs).map(Piece::Delta),
-                Event::Finished { reason, usage } => return self.finish(reason, usage),
-                Event::Failed(e) => return Err(Error::Generation(e.to_string())),
-            }
-        }
-    }
-
-    fn token(&mut self, id: u32, logprobs: Option<Logprobs>) -> Result<Delta, Error> {
-        self.completion_tokens += 1;
-        let tokenizer = &self.inner.tokenizer;
-        let alone = |id: u32| tokenizer.decode(&[id], true).unwrap_or_default();
-        let logprob = logprobs.as_ref().map(|logprobs| logprobs.chosen);
-        let top = logprobs.iter().flat_map(|logprobs| &logprobs.top).map(|&(id, logprob)| (id, alone(id), logprob)).collect();
-        let token = Some(Token { id, logprob, text: alone(id), top });
-        let words = self.detokenizer.push(tokenizer, id).map_err(text_failed)?;
-        let text = if self.completion_tokens > self.tokens_min { self.stop.push(&words) } else { words };
-        self.first_token.get_or_insert_with(Instant::now);
-        let heard = if self.stop.found().is_some() { self.ear.finish(&text) } else { self.ear.push(&text) };
-        self.reasoning_tokens += usize::from(!heard.reasoning.is_empty());
-        if let Some(which) = self.stop.found() {
-            // Dropping the receiver is how the engine learns that nobody listens any more.
-            self.events = None;
-            self.last = Some(self.summary(Finish::StopText(which), self.usage_so_far()));
-        }
-        Ok(Delta::of(heard, token))
-    }
-
-    fn finish(&mut self, reason: FinishReason, usage: Usage) -> Result<Piece, Error> {
-        self.events = None;
-        let words = self.detokenizer.finish(&self.inner.tokenizer).map_err(text_failed)?;
-        let text = self.stop.push(&words) + &self.stop.finish();
-        let finish = match reason {
-            FinishReason::Stop { token } => Finish::EndToken(token),
-            FinishReason::Complete => Finish::Complete,
-            FinishReason::Length => Finish::Length,
-        };
-        let delta = Delta::of(self.ear.finish(&text), None);
-        let summary = self.summary(finish, usage);
-        self.last = Some(summary);
-        if delta == Delta::default() { Ok(Piece::Done(summary)) } else { Ok(Piece::Delta(delta)) }
-    }
-
-    fn summary(&self, finish: Finish, usage: Usage) -> Summary {
-        let (calls, reasoning_tokens) = (self.ear.calls(), self.reasoning_tokens);
-        Summary { finish, calls, reasoning_tokens, usage, prepared: self.prepared, media: self.media }
-    }
-
-    /// What an answer took that the engine did not see the end of.
-    fn usage_so_far(&self) -> Usage {
-        let since = |begin: Option<Instant>| begin.map_or(Duration::ZERO, |begin| begin.elapsed());
-        let first_token = since(Some(self.submitted)) - since(self.first_token);
-        let timings = Timings { first_token, prefill: first_token, decode: since(self.first_token), ..Timings::default() };
-        let (prompt_tokens, media_tokens) = (self.prompt_token_ids.len(), self.media_tokens);
-        let (cached_tokens, completion_tokens) = (self.cached_tokens, self.completion_tokens);
-        Usage { prompt_tokens, media_tokens, cached_tokens, completion_tokens, timings }
     }
 }
 
-impl Delta {
-    fn of(heard: Heard, token: Option<Token>) -> Self {
-        let Heard { text, reasoning, calls } = heard;
-        Self { text, reasoning, calls, token }
+impl Summary {
+    /// Of two rounds of an answer.
+    pub(crate) fn and(self, later: Self) -> Self {
+        let mut media = self.media;
+        media += later.media;
+        Self {
+            reasoning_tokens: self.reasoning_tokens + later.reasoning_tokens,
+            usage: sum(self.usage, later.usage),
+            prepared: self.prepared + later.prepared,
+            media,
+            ..later
+        }
     }
 }
 
-fn text_failed(e: text::TextError) -> Error {
-    Error::Generation(e.to_string())
+fn sum(one: Usage, other: Usage) -> Usage {
+    let (first, then) = (one.timings, other.timings);
+    Usage {
+        prompt_tokens: one.prompt_tokens + other.prompt_tokens,
+        media_tokens: one.media_tokens + other.media_tokens,
+        cached_tokens: one.cached_tokens + other.cached_tokens,
+        completion_tokens: one.completion_tokens + other.completion_tokens,
+        timings: Timings {
+            queue: first.queue + then.queue,
+            encode: first.encode + then.encode,
+            prefill: first.prefill + then.prefill,
+            first_token: first.first_token,
+            decode: first.decode + then.decode,
+        },
+    }
 }

@@ -1,8 +1,11 @@
 //! Functions that a model may call: what it is told of them, what its answer is held to, and how it is heard.
 
-use serde_json::{Map, Value, json};
-use text::{AnswerGrammar, Calls, Dialect, Grammar, Listener, Said, Thinking, Thoughts, Tool};
+use std::collections::HashMap;
 
+use serde_json::{Map, Value, json};
+use text::{AnswerGrammar, Calls, Dialect, Grammar, Listener, Said, Thinking, Thoughts, Tokenizer, Tool};
+
+use crate::agent::Past;
 use crate::chat::{ChatRequest, ToolChoice};
 use crate::load::Inner;
 use crate::{Error, Fault};
@@ -38,6 +41,7 @@ pub(crate) struct Offer {
     dialect: Dialect,
     thinking: Option<Thinking>,
     takes_tools: bool,
+    takes_system: bool,
     /// Whether the request has forbidden thoughts.
     thoughtless: bool,
 }
@@ -45,9 +49,9 @@ pub(crate) struct Offer {
 impl Offer {
     /// # Errors
     /// A tool is none, or the one that has to be called is not there.
-    pub fn read(inner: &Inner, request: &ChatRequest) -> Result<Self, Error> {
+    pub fn read(inner: &Inner, request: &ChatRequest, past: &Past) -> Result<Self, Error> {
         let invalid = |param: String, reason: String| Error::request(param, Fault::Invalid, reason);
-        let tools = match request.tool_choice {
+        let mut tools = match request.tool_choice {
             _ if request.prompt.is_some() => Vec::new(),
             ToolChoice::None => Vec::new(),
             _ => Tool::read(&request.tools).map_err(|e| match e {
@@ -55,7 +59,15 @@ impl Offer {
                 e => invalid("tools".into(), e.to_string()),
             })?,
         };
-        match &request.tool_choice {
+        if request.prompt.is_none() && request.tool_choice != ToolChoice::None {
+            tools.extend(request.tools_here().map(|tool| tool.described().clone()));
+        }
+        let choice = match &request.tool_choice {
+            // What had to be called was called in the first round.
+            ToolChoice::Required | ToolChoice::Named(_) if past.rounds > 0 => ToolChoice::Auto,
+            choice => choice.clone(),
+        };
+        match &choice {
             ToolChoice::Required if tools.is_empty() => {
                 return Err(invalid("tool_choice".into(), "there are no tools that could be called".into()));
             }
@@ -66,11 +78,12 @@ impl Offer {
         }
         Ok(Self {
             tools,
-            choice: request.tool_choice.clone(),
+            choice,
             calls_max: request.calls_max.unwrap_or(usize::MAX),
             dialect: inner.dialect,
             thinking: inner.template.thinking().filter(|_| request.prompt.is_none()),
             takes_tools: inner.template.takes_tools(),
+            takes_system: inner.template.takes_system(),
             thoughtless: request.template_kwargs.get("enable_thinking") == Some(&Value::Bool(false)),
         })
     }
@@ -80,9 +93,14 @@ impl Offer {
         self.tools.iter().map(|tool| tool.definition.clone()).collect()
     }
 
-    /// Tells of tools in the words of a system message, where the chat template does not.
+    /// Tells of tools in the words of a system message, or of the first message where there can be none, and of calls and results in those of who called and who answered, where the
+    /// chat template does not.
     pub fn explain(&self, messages: &mut Vec<Value>) {
-        if self.takes_tools || self.tools.is_empty() {
+        if self.takes_tools {
+            return;
+        }
+        *messages = in_words(std::mem::take(messages), self.dialect);
+        if self.tools.is_empty() {
             return;
         }
         let functions: Vec<String> = self.tools.iter().map(|tool| tool.definition["function"].to_string()).collect();
@@ -92,12 +110,14 @@ impl Offer {
             self.dialect.example()
         );
         match messages.first_mut().filter(|message| message["role"] == "system") {
-            Some(system) => match &mut system["content"] {
-                Value::Array(parts) => parts.push(json!({"type": "text", "text": format!("\n\n{words}")})),
-                Value::String(text) => *text += &format!("\n\n{words}"),
-                _ => {}
-            },
-            None => messages.insert(0, json!({"role": "system", "content": words})),
+            Some(system) => append(&mut system["content"], json!(format!("\n\n{words}"))),
+            None if self.takes_system => messages.insert(0, json!({"role": "system", "content": words})),
+            None => {
+                if let Some(user) = messages.first_mut() {
+                    let said = std::mem::replace(&mut user["content"], json!(format!("{words}\n\n")));
+                    append(&mut user["content"], said);
+                }
+            }
         }
     }
 
@@ -144,9 +164,10 @@ impl Offer {
         thoughts.chain(calls.into_iter().flat_map(Dialect::marks))
     }
 
-    /// Hears the answer.
-    pub fn ear(&self, thoughts: Thoughts) -> Ear {
+    /// Hears the answer of a model with this tokenizer.
+    pub fn ear(&self, thoughts: Thoughts, tokenizer: &Tokenizer) -> Ear {
         let listener = Listener::new(self.thinking, self.dialect, self.tools.clone()).from(thoughts);
+        let listener = listener.of_tokens(|mark| tokenizer.special_id(mark).is_some());
         Ear { listener, calls: 0, calls_max: self.calls_max }
     }
 }
@@ -235,5 +256,91 @@ pub(crate) fn for_template(message: &mut Map<String, Value>) {
         if let Some(inner) = arguments.as_str().and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok()) {
             *arguments = Value::Object(inner);
         }
+    }
+}
+
+/// Calls as the assistant's words, and results as the user's: turns alternate then as every template expects.
+fn in_words(messages: Vec<Value>, dialect: Dialect) -> Vec<Value> {
+    let mut out: Vec<Value> = Vec::new();
+    let mut names: HashMap<String, Value> = HashMap::new();
+    let mut behind_result = false;
+    for mut message in messages {
+        let is_result = message["role"] == "tool";
+        if is_result {
+            let id = message["tool_call_id"].as_str().unwrap_or_default();
+            let name = names.get(id).and_then(Value::as_str).unwrap_or("the function");
+            let mut content = json!(format!("Result of {name}:\n"));
+            append(&mut content, message["content"].take());
+            message = json!({"role": "user", "content": content});
+        } else if let Some(Value::Array(calls)) = message.as_object_mut().and_then(|fields| fields.remove("tool_calls")) {
+            for call in calls.iter().filter(|call| call["function"]["name"].is_string()) {
+                names.insert(call["id"].as_str().unwrap_or_default().into(), call["function"]["name"].clone());
+                let written = json!({"name": call["function"]["name"], "arguments": call["function"]["arguments"]});
+                let [open, close] = [dialect.opens(), dialect.closes()].map(|marks| marks.first().copied().unwrap_or_default());
+                append(&mut message["content"], json!(format!("{open}{written}{close}")));
+            }
+        }
+        match out.last_mut() {
+            Some(last) if (is_result || behind_result) && last["role"] == "user" && message["role"] == "user" => {
+                append(&mut last["content"], json!("\n\n"));
+                append(&mut last["content"], message["content"].take());
+            }
+            _ => out.push(message),
+        }
+        behind_result = is_result;
+    }
+    out
+}
+
+/// Says more in a message: words, or parts.
+fn append(content: &mut Value, more: Value) {
+    let parts = |content: Value| match content {
+        Value::Array(parts) => parts,
+        Value::Null => Vec::new(),
+        text => vec![json!({"type": "text", "text": text})],
+    };
+    *content = match (content.take(), more) {
+        (Value::String(text), Value::String(more)) => json!(text + &more),
+        (Value::Null, more) | (more, Value::Null) => more,
+        (content, more) => parts(content).into_iter().chain(parts(more)).collect(),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_and_results_can_be_told_in_words() {
+        let call = |id: &str, name: &str| json!({"id": id, "function": {"name": name, "arguments": {"a": 1}}});
+        let messages = json!([
+            {"role": "user", "content": "Go."},
+            {"role": "assistant", "content": "", "tool_calls": [call("x", "f"), call("y", "g"), "neither"]},
+            {"role": "tool", "tool_call_id": "x", "content": "one"},
+            {"role": "tool", "tool_call_id": "y", "content": [{"type": "text", "text": "two"}, {"type": "image"}]},
+            {"role": "user", "content": "And?"},
+            {"role": "user", "content": "Well?"},
+            {"role": "assistant", "content": "So."},
+            {"role": "tool", "content": "late"},
+        ]);
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let results = [
+            text("Result of f:\none\n\n"),
+            text("Result of g:\n"),
+            text("two"),
+            json!({"type": "image"}),
+            text("\n\n"),
+            text("And?"),
+        ];
+        let called = r#"{"name":"f","arguments":{"a":1}}{"name":"g","arguments":{"a":1}}"#;
+        let expected = json!([
+            {"role": "user", "content": "Go."},
+            {"role": "assistant", "content": called},
+            {"role": "user", "content": results},
+            {"role": "user", "content": "Well?"},
+            {"role": "assistant", "content": "So."},
+            {"role": "user", "content": "Result of the function:\nlate"},
+        ]);
+        assert_eq!(json!(in_words(messages.as_array().cloned().unwrap_or_default(), Dialect::Json)), expected);
     }
 }

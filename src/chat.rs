@@ -7,6 +7,10 @@ use serde_json::{Map, Value, json};
 use text::Grammar;
 
 use crate::calls;
+use crate::tools::{ServerTool, ToolBox};
+
+/// Rounds of functions that run here, where a request does not say how many.
+pub const ROUNDS_USUAL: usize = 16;
 
 /// A conversation that calls for an answer.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +22,12 @@ pub struct ChatRequest {
     /// Functions that the model may call, in OpenAI's shape: `{"type": "function", "function": {"name", "description",
     /// "parameters", "strict"}}`.
     pub tools: Vec<Value>,
-    /// Whether it has to.
+    /// Functions that run here when the model calls them, besides those of the client. One of the client's with the same name goes
+    /// before it.
+    pub server_tools: ToolBox,
+    /// How often the model may call functions that run here and read what came of it; [`ROUNDS_USUAL`] when absent.
+    pub tool_rounds_max: Option<usize>,
+    /// Whether it has to call one.
     pub tool_choice: ToolChoice,
     /// Calls that an answer may have.
     pub calls_max: Option<usize>,
@@ -174,10 +183,10 @@ impl ChatRequest {
         Self { messages: vec![message], ..Self::default() }
     }
 
-    /// Media items in the order in which they are said.
-    pub(crate) fn media(&self) -> Vec<Item<'_>> {
+    /// Media items in the order in which they are said, those of messages `since` behind its own included.
+    pub(crate) fn media<'a>(&'a self, since: &'a [Message]) -> Vec<Item<'a>> {
         let mut found = Vec::new();
-        for (i, message) in self.messages.iter().enumerate() {
+        for (i, message) in self.messages.iter().chain(since).enumerate() {
             let Content::Parts(parts) = &message.content else { continue };
             let places = (0..).map(|j| format!("messages[{i}].content[{j}]"));
             found.extend(places.zip(parts).filter_map(|(param, part)| part.item(param)));
@@ -185,9 +194,25 @@ impl ChatRequest {
         found
     }
 
+    /// Functions that run here when the model calls them.
+    pub(crate) fn tools_here(&self) -> impl Iterator<Item = &ServerTool> {
+        let of_client = |name: &str| self.tools.iter().any(|tool| tool["function"]["name"] == name || tool["name"] == name);
+        self.server_tools.iter().filter(move |tool| !of_client(tool.name()))
+    }
+
+    /// The one of this name, if it is one of them.
+    pub(crate) fn tool_here(&self, name: &str) -> Option<&ServerTool> {
+        self.tools_here().find(|tool| tool.name() == name)
+    }
+
+    /// Whether there can be rounds.
+    pub(crate) fn calls_tools_here(&self) -> bool {
+        self.prompt.is_none() && self.tool_choice != ToolChoice::None && self.tools_here().next().is_some()
+    }
+
     /// The messages as the chat template takes them: media parts are `{"type": "image"}` and the like, of the kinds that it knows.
-    pub(crate) fn template_messages(&self, shown_as: impl Fn(MediaKind) -> MediaKind) -> Vec<Value> {
-        self.messages.iter().map(|message| message.for_template(&shown_as)).collect()
+    pub(crate) fn template_messages(&self, since: &[Message], shown_as: impl Fn(MediaKind) -> MediaKind) -> Vec<Value> {
+        self.messages.iter().chain(since).map(|message| message.for_template(&shown_as)).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use engine::Rows;
 use nn::MediaKind;
 
+use crate::agent::Past;
 use crate::chat::{ChatRequest, Part};
 use crate::load::Model;
 use crate::prepare::{prepare, refused};
@@ -25,7 +26,7 @@ impl Model {
     /// # Errors
     /// Whatever is wrong with an item, or the model looks at media in another way than by rows.
     pub async fn embed(&self, media: Vec<Part>) -> Result<Vec<Embedding>, Error> {
-        let prepared = prepare(&self.inner, &ChatRequest::user(media)).await?;
+        let prepared = prepare(&self.inner, &ChatRequest::user(media), &Past::default()).await?;
         let items = prepared.prompt.media.iter().map(|item| self.inner.engine.encode(item.input.clone()).map_err(refused));
         let waiting = items.collect::<Result<Vec<_>, Error>>()?;
         let mut found = Vec::with_capacity(waiting.len());

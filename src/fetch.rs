@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::try_join_all;
 use nn::MediaKind;
+use reqwest::header::CONTENT_TYPE;
 use reqwest::redirect::Policy;
 use url::Url;
 
@@ -56,6 +57,21 @@ impl Fetched {
             Self::Frames(files, _) => files.iter().map(Vec::len).sum(),
         }
     }
+}
+
+/// What is at a URL.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// Its content type, as the server calls it.
+    pub kind: String,
+    pub bytes: Vec<u8>,
+}
+
+/// Why nothing was downloaded.
+enum Refused {
+    /// It is out of reach.
+    Forbidden,
+    Unusable(String),
 }
 
 /// Fetches what requests point at.
@@ -171,21 +187,28 @@ impl Fetcher {
     }
 
     async fn remote(&self, text: &str, place: &Place<'_>) -> Result<Vec<u8>, Error> {
-        match Url::parse(text) {
-            Ok(url) if url.scheme() == "data" => data(text, place),
-            Ok(url) if matches!(url.scheme(), "http" | "https") => {
-                // Others read such a URL otherwise than this parser does.
-                if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
-                    return Err(place.unusable("a URL has no spaces, control characters or backslashes"));
-                }
-                self.download(url, place).await
-            }
-            Ok(url) => {
-                let reason = format!("the scheme {:?} is not supported; use https, http, data or file", url.scheme());
-                Err(place.unusable(reason))
-            }
-            Err(e) => Err(place.unusable(format!("this is no URL: {e}"))),
+        if text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:")) {
+            return data(text, place);
         }
+        let url = web_url(text).map_err(|reason| place.unusable(reason))?;
+        let page = self.download(url, BYTES_MAX).await.map_err(|refused| match refused {
+            Refused::Forbidden => place.fault(Fault::Forbidden, OutOfReach),
+            Refused::Unusable(reason) => place.unusable(format!("cannot download it: {reason}")),
+        })?;
+        if page.bytes.len() > BYTES_MAX {
+            return Err(place.fault(Fault::TooLarge, too_large(BYTES_MAX)));
+        }
+        Ok(page.bytes)
+    }
+
+    /// A page of the web, up to so many bytes of it.
+    pub async fn page(&self, text: &str, bytes_max: usize) -> Result<Page, String> {
+        let mut page = self.download(web_url(text.trim())?, bytes_max).await.map_err(|refused| match refused {
+            Refused::Forbidden => OutOfReach.to_string(),
+            Refused::Unusable(reason) => reason,
+        })?;
+        page.bytes.truncate(bytes_max);
+        Ok(page)
     }
 
     async fn read(&self, path: &Path, place: &Place<'_>) -> Result<Fetched, Error> {
@@ -198,26 +221,40 @@ impl Fetcher {
         read.map_err(|(fault, reason)| place.fault(fault, reason))
     }
 
-    async fn download(&self, url: Url, place: &Place<'_>) -> Result<Vec<u8>, Error> {
-        let forbidden = |e| place.fault(Fault::Forbidden, e);
-        self.reach.check(&url).map_err(forbidden)?;
+    /// What is at a URL, up to the piece with which it has more than so many bytes.
+    async fn download(&self, url: Url, bytes_max: usize) -> Result<Page, Refused> {
+        self.reach.check(&url).map_err(|_| Refused::Forbidden)?;
         let failed = |e: reqwest::Error| match OutOfReach::is_in(&e) {
-            true => forbidden(OutOfReach),
-            false => place.unusable(format!("cannot download it: {}", innermost(&e.without_url()))),
+            true => Refused::Forbidden,
+            false => Refused::Unusable(innermost(&e.without_url())),
         };
         let mut response = self.client.get(url).send().await.map_err(failed)?;
         if !response.status().is_success() {
-            return Err(place.unusable(format!("cannot download it: the server answered {}", response.status())));
+            return Err(Refused::Unusable(format!("the server answered {}", response.status())));
         }
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_string();
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if bytes.len() + chunk.len() > BYTES_MAX {
-                return Err(place.fault(Fault::TooLarge, too_large(BYTES_MAX)));
-            }
             bytes.extend_from_slice(&chunk);
+            if bytes.len() > bytes_max {
+                break;
+            }
         }
-        Ok(bytes)
+        Ok(Page { kind, bytes })
     }
+}
+
+/// A URL of the web.
+fn web_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("this is no URL: {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("the scheme {:?} is not supported; use https, http, data or file", url.scheme()));
+    }
+    // Others read such a URL otherwise than this parser does.
+    if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
+        return Err("a URL has no spaces, control characters or backslashes".into());
+    }
+    Ok(url)
 }
 
 fn too_large(bytes_max: usize) -> String {

@@ -14,10 +14,12 @@
 //! ```
 //!
 //! Knows: how a request becomes a prompt and events become words ([`Model`], [`ChatRequest`], [`AnswerStream`]), where models
-//! and media come from ([`ModelSource`], [`Hub`], [`FileAccess`], [`Reach`]).
+//! and media come from ([`ModelSource`], [`Hub`], [`FileAccess`], [`Reach`]), and which functions run here when a model calls them
+//! ([`ToolBox`], [`WebSearch`], [`Mcp`]).
 //!
 //! Must never know: the JSON of any wire, tensors, what a family does with its media, schedules.
 
+mod agent;
 mod answer;
 mod boxes;
 mod cached;
@@ -38,7 +40,9 @@ mod prepare;
 mod preview;
 mod quantise;
 mod reach;
+mod round;
 mod source;
+mod tools;
 mod topology;
 
 pub use ::media::{AudioOptions, Detail, Ffmpeg, Image, ImageOptions, OptionError, VideoOptions};
@@ -46,7 +50,7 @@ pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
 pub use boxes::BoundingBox;
 pub use cached::CachedModel;
 pub use calls::{Call, CallDelta};
-pub use chat::{ChatRequest, Content, MediaSource, Message, Part, RawPrompt, ToolChoice};
+pub use chat::{ChatRequest, Content, MediaSource, Message, Part, ROUNDS_USUAL, RawPrompt, ToolChoice};
 pub use embed::Embedding;
 pub use engine::{Dry, Sampling, Stats, Timings, Usage};
 pub use error::{Error, Fault};
@@ -63,4 +67,8 @@ pub use preview::{ControlTokens, Preview};
 pub use reach::Reach;
 pub use source::ModelSource;
 pub use text::{Dialect, Grammar};
+pub use tools::{
+    Citation, Mcp, McpConfig, McpServer, McpSource, Outcome, SearchContext, ServerTool, Source, ToolBox, ToolKind, ToolOutput,
+    ToolProgress, ToolRun, WebSearch, WebSearchOptions,
+};
 pub use topology::DeviceLayers;

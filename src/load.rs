@@ -14,6 +14,7 @@ use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
 use crate::media::MediaCache;
 use crate::plan::{MemoryPlan, Wanted};
+use crate::prepare::shows_pictures_in_results;
 use crate::{Error, ImportanceSource, ModelSource, Reach};
 
 const GENERATION: &str = "generation_config.json";
@@ -144,6 +145,8 @@ pub(crate) struct Inner {
     grammars: OnceLock<Grammars>,
     pub template: ChatTemplate,
     pub dialect: Dialect,
+    /// Whether pictures can be shown in the results of functions.
+    pub pictures_in_results: bool,
     pub ends: Vec<u32>,
     pub context_max: usize,
     pub fetcher: Fetcher,
@@ -303,6 +306,7 @@ impl Inner {
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
         Ok(Self {
             id: options.source.id(),
+            pictures_in_results: shows_pictures_in_results(&template, processor.as_ref(), tokenizer.guard()),
             family,
             processor,
             tokenizer: Arc::new(tokenizer),

@@ -1,16 +1,20 @@
 //! A request → a prompt for the engine.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use ::media::{Image, Interest, VideoOptions};
+use ::media::{Image, ImageOptions, Interest, VideoOptions};
 use chrono::Utc;
 use engine::{Constraint, EngineError, Sampling};
-use models::{ModelError, Processed, assemble, media_in_words};
-use nn::Prompt;
-use text::{Conversation, Piece, Thoughts};
+use futures_util::future::try_join_all;
+use models::{ModelError, Processed, Processor, assemble, media_in_words};
+use nn::{MediaKind, Prompt};
+use serde_json::json;
+use text::{ChatTemplate, Conversation, Piece, Thoughts};
 
+use crate::agent::Past;
 use crate::calls::Offer;
-use crate::chat::{ChatRequest, Item, RawPrompt, Wanted};
+use crate::chat::{ChatRequest, Content, Item, MediaSource, Part, RawPrompt, Wanted};
 use crate::constraint::constraint;
 use crate::fetch::{Fetched, Place};
 use crate::load::Inner;
@@ -33,6 +37,8 @@ pub(crate) struct Prepared {
     pub offer: Offer,
     /// Where the prompt leaves thoughts.
     pub thoughts: Thoughts,
+    /// When preparing it began.
+    pub began: Instant,
 }
 
 /// Tells the workers when the request is gone that they work for.
@@ -47,15 +53,16 @@ impl Drop for Guard {
 /// What DRY sees no repetition over, unless the request says otherwise.
 const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
-/// Fetches media (together), then decodes, processes and tokenizes on a worker thread.
-pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result<Prepared, Error> {
+/// Fetches media (together), then decodes, processes and tokenizes on a worker thread. `past` is what the answer has come to already.
+pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest, past: &Past) -> Result<Prepared, Error> {
+    let began = Instant::now();
     request.sampling.validate().map_err(refused)?;
-    let mut media = if request.prompt.is_none() { request.media() } else { Vec::new() };
+    let mut media = if request.prompt.is_none() { request.media(&past.messages) } else { Vec::new() };
     media.iter_mut().for_each(|item| item.wanted = item.wanted.or(&inner.pictures));
     check(inner, &media)?;
-    let offer = Offer::read(inner, request)?;
+    let offer = Offer::read(inner, request, past)?;
     let rendered = match request.prompt {
-        None => render(inner, request, &offer).await?,
+        None => render(inner, request, (&offer, past)).await?,
         Some(_) => String::new(),
     };
     let thoughts = offer.thoughts(&rendered);
@@ -63,16 +70,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
         Some(form) => Some(constraint(inner, form).await?),
         None => None,
     };
-    let fetch = media.into_iter().map(|item| async move {
-        let place = Place { param: &item.param, kind: item.wanted.kind() };
-        let content = inner.fetcher.fetch(item.source, &place).await?;
-        let timed = matches!(content, Fetched::Frames(_, Some(_)));
-        if timed && matches!(item.wanted, Wanted::Video(VideoOptions { fps: Some(_), .. })) {
-            return Err(place.fault(Fault::Invalid, "fps and timestamps exclude each other"));
-        }
-        Ok(Raw { param: item.param, content, wanted: item.wanted })
-    });
-    let fetched = futures_util::future::try_join_all(fetch).await?;
+    let fetched = fetched(inner, media).await?;
     let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
     let shared = inner.clone();
     let guard = Guard(Interest::default());
@@ -100,11 +98,67 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest) -> Result
             None => assemble(&rendered, items, shared.processor.as_ref(), &shared.tokenizer).map_err(rejected)?,
             Some(raw) => continued(&shared, raw)?,
         };
-        Ok(Prepared { prompt, sampling, constraint, spent, views, received: received.into(), offer, thoughts })
+        Ok(Prepared { prompt, sampling, constraint, spent, views, received: received.into(), offer, thoughts, began })
     });
     let prepared = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
     drop((permit, guard));
     prepared
+}
+
+/// Fetches media, together.
+async fn fetched(inner: &Inner, media: Vec<Item<'_>>) -> Result<Vec<Raw>, Error> {
+    let fetch = media.into_iter().map(|item| async move {
+        let place = Place { param: &item.param, kind: item.wanted.kind() };
+        let content = inner.fetcher.fetch(item.source, &place).await?;
+        let timed = matches!(content, Fetched::Frames(_, Some(_)));
+        if timed && matches!(item.wanted, Wanted::Video(VideoOptions { fps: Some(_), .. })) {
+            return Err(place.fault(Fault::Invalid, "fps and timestamps exclude each other"));
+        }
+        Ok(Raw { param: item.param, content, wanted: item.wanted })
+    });
+    try_join_all(fetch).await
+}
+
+/// The request with the bytes of its media in the places of their URLs: they are fetched once, however many prompts come of it.
+pub(crate) async fn pinned(inner: &Inner, request: &ChatRequest) -> Result<ChatRequest, Error> {
+    let media = request.media(&[]);
+    check(inner, &media)?;
+    let fetched = fetched(inner, media).await?;
+    let mut pinned = request.clone();
+    let parts = pinned.messages.iter_mut().flat_map(|message| match &mut message.content {
+        Content::Text(_) => [].iter_mut(),
+        Content::Parts(parts) => parts.iter_mut(),
+    });
+    for (source, raw) in parts.filter_map(Part::source_mut).zip(fetched) {
+        match (&mut *source, raw.content) {
+            (_, Fetched::File(bytes)) => *source = MediaSource::Bytes(bytes),
+            (MediaSource::Frames { frames, .. }, Fetched::Frames(files, _)) => {
+                *frames = files.into_iter().map(MediaSource::Bytes).collect();
+            }
+            // A folder is read again.
+            (_, Fetched::Frames(..)) => {}
+        }
+    }
+    Ok(pinned)
+}
+
+/// Processes a picture that a function has returned. The prompt that it is part of finds what was made of it.
+pub(crate) async fn look_at(inner: &Arc<Inner>, picture: Vec<u8>, salt: Option<String>) -> Result<(), Error> {
+    let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
+    let (shared, guard) = (inner.clone(), Guard(Interest::default()));
+    let interest = guard.0.clone();
+    let raw = Raw {
+        param: "picture".into(),
+        content: Fetched::File(picture),
+        wanted: Wanted::Image(ImageOptions::default()).or(&inner.pictures),
+    };
+    let work = move || {
+        let (made, _) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), &interest)?;
+        check_memory(&shared, &made.item, "picture")
+    };
+    let done = tokio::task::spawn_blocking(work).await.map_err(|e| Error::Generation(e.to_string()));
+    drop((permit, guard));
+    done?
 }
 
 /// What the engine refuses, as a fault of the request where it is one.
@@ -155,8 +209,8 @@ fn check_memory(inner: &Inner, item: &Processed, param: &str) -> Result<(), Erro
 }
 
 /// The conversation as the chat template writes it, on a worker thread.
-async fn render(inner: &Arc<Inner>, request: &ChatRequest, offer: &Offer) -> Result<String, Error> {
-    let mut messages = request.template_messages(|kind| inner.processor.shown_as(kind));
+async fn render(inner: &Arc<Inner>, request: &ChatRequest, (offer, past): (&Offer, &Past)) -> Result<String, Error> {
+    let mut messages = request.template_messages(&past.messages, |kind| inner.processor.shown_as(kind));
     offer.explain(&mut messages);
     let (tools, kwargs) = (offer.definitions(), request.template_kwargs.clone());
     let media = media_in_words(inner.processor.as_ref());
@@ -185,4 +239,29 @@ fn continued(inner: &Inner, raw: RawPrompt) -> Result<Prompt, Error> {
 
 fn rejected(e: ModelError) -> Error {
     Error::request("messages", Fault::Invalid, e)
+}
+
+/// Whether the chat template shows pictures in the results of functions. Where it knows nothing of functions, results are words of
+/// the user, who may show some.
+pub(crate) fn shows_pictures_in_results(template: &ChatTemplate, processor: &dyn Processor, guard: &text::Guard) -> bool {
+    let picture = processor.shown_as(MediaKind::Image);
+    let Some(marker) = processor.markers().iter().find(|marker| marker.kind == picture) else { return false };
+    if !template.takes_tools() {
+        return true;
+    }
+    let function = json!({"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}});
+    let call = json!({"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": {}}});
+    let result = json!([{"type": "text", "text": "a"}, {"type": picture.name()}]);
+    let messages = json!([
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "abcdefghi", "name": "f", "content": result},
+    ]);
+    let conversation = Conversation {
+        messages: messages.as_array().cloned().unwrap_or_default(),
+        tools: vec![json!({"type": "function", "function": function})],
+        media: media_in_words(processor),
+        ..Conversation::default()
+    };
+    template.render(&conversation, guard).is_ok_and(|prompt| prompt.contains(marker.protected()))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ::media::{Image, Limits, decode_image};
 use nn::MediaKind;
 
+use crate::agent::Past;
 use crate::chat::{ChatRequest, MediaSource, RawPrompt};
 use crate::fetch::{Fetched, Place};
 use crate::load::Model;
@@ -43,7 +44,7 @@ impl Model {
     /// # Errors
     /// Whatever is wrong with the request.
     pub async fn preview(&self, request: &ChatRequest) -> Result<Preview, Error> {
-        let prepared = prepare(&self.inner, request).await?;
+        let prepared = prepare(&self.inner, request, &Past::default()).await?;
         let token_ids = prepared.prompt.tokens;
         Ok(Preview { text: self.spelled(&token_ids), token_ids, media: prepared.received, views: prepared.views })
     }

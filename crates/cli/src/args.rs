@@ -16,6 +16,8 @@ use crate::tune::TuneOptions;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 it failed (one line on standard error says why), 2 flags that make no sense";
 
+use crate::tooling::ToolOptions;
+
 /// Answers about pictures, sound and clips.
 #[derive(Debug, Parser)]
 #[command(name = "mistralrs", version, max_term_width = 110, after_help = EXIT_CODES)]
@@ -99,7 +101,7 @@ pub struct ModelOptions {
     #[arg(short, long, value_name = "FILE")]
     pub jinja_explicit: Option<PathBuf>,
     /// How the model writes calls of functions, where its chat template does not show it: hermes, xml, quoted, bracketed, listed,
-    /// pythonic, python_tag or json
+    /// fenced, pythonic, python_tag or json
     #[arg(long, value_name = "NOTATION")]
     pub tool_dialect: Option<Dialect>,
     /// Folder of downloaded models; otherwise the usual Hugging Face cache
@@ -226,6 +228,8 @@ pub struct RunOptions {
     /// Print words as they are, not set as Markdown, where the answer goes to a terminal
     #[arg(long)]
     pub plain: bool,
+    #[command(flatten)]
+    pub tools: ToolOptions,
     /// What the model is told beforehand
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
@@ -346,6 +350,8 @@ pub struct ServeOptions {
     /// How long answers may go on when the server is told to end, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub drain_seconds: u64,
+    #[command(flatten)]
+    pub tools: ToolOptions,
     /// How requests are noted on standard error
     #[arg(long, value_enum, default_value = "text")]
     pub access_log_format: AccessLogFormat,

@@ -40,6 +40,11 @@ pub fn state() -> Option<PathBuf> {
     Some(folder.join("mistralrs"))
 }
 
+/// The MCP servers of MCP_CONFIG_PATH.
+pub fn mcp_config() -> Option<PathBuf> {
+    set("MCP_CONFIG_PATH").map(PathBuf::from)
+}
+
 fn set(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -15,6 +15,7 @@ mod load;
 mod quantize;
 mod run;
 mod serve;
+mod tooling;
 mod tune;
 
 use std::process::ExitCode;

@@ -15,10 +15,11 @@ use tokio::net::TcpListener;
 use crate::args::{AccessLogFormat, ServeOptions};
 use crate::environment;
 use crate::load::load;
+use crate::tooling::Tooling;
 
 pub async fn serve(options: ServeOptions) -> Result<()> {
     let address = SocketAddr::new(options.host, options.port);
-    let settings = settings(&options)?;
+    let mut settings = settings(&options)?;
     // Taken before the model is loaded: a port in use is told at once.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
     let files = match (options.media_root.is_empty(), options.host.is_loopback()) {
@@ -29,7 +30,10 @@ pub async fn serve(options: ServeOptions) -> Result<()> {
     if settings.api_keys.is_empty() && !options.host.is_loopback() {
         eprintln!("warning: whoever reaches {} may ask; --api-key restricts that", options.host);
     }
-    let model = load(options.model, files, Reach::Public { and: options.allow_media_host }).await?;
+    let reach = Reach::Public { and: options.allow_media_host };
+    let Tooling { mcp, web_search, rounds_max } = options.tools.ready(reach.clone()).await?;
+    settings = Settings { mcp_servers: mcp.servers, tools: mcp.tools, web_search, tool_rounds_max: rounds_max, ..settings };
+    let model = load(options.model, files, reach).await?;
     eprintln!("serving {} ({})", model.id(), model.family().title);
     eprintln!("memory:\n{}", model.memory_plan());
     eprintln!("tokens of a conversation, at most: {}", model.context_max());
@@ -71,6 +75,7 @@ fn settings(options: &ServeOptions) -> Result<Settings> {
             ..ConnectionLimits::default()
         },
         on_access: (!options.disable_access_log).then_some(on_access),
+        ..Settings::default()
     })
 }
 

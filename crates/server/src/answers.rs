@@ -7,7 +7,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt};
-use mistralrs::{Answer, AnswerStream, Delta, Piece, Summary};
+use mistralrs::{Answer, AnswerStream, Delta, Piece, Summary, ToolProgress};
 use serde_json::Value;
 use wire::chunks::{Chunks, Pieces, merged};
 
@@ -20,6 +20,11 @@ pub trait Wire: Send + 'static {
     fn opening(&mut self, answers: &[AnswerStream]) -> Vec<Event>;
     /// More of the choice with this index.
     fn delta(&mut self, choice: usize, delta: &Delta) -> Vec<Event>;
+    /// A function that runs here for the choice with this index.
+    fn tool(&mut self, choice: usize, progress: &ToolProgress) -> Vec<Event> {
+        let _ = (choice, progress);
+        Vec::new()
+    }
     /// The end of a choice.
     fn done(&mut self, choice: usize, summary: &Summary) -> Vec<Event>;
     /// Nothing follows what failed.
@@ -37,6 +42,10 @@ impl<C: Chunks> Wire for Plain<C> {
 
     fn delta(&mut self, choice: usize, delta: &Delta) -> Vec<Event> {
         vec![event(&self.0.delta(choice, delta))]
+    }
+
+    fn tool(&mut self, choice: usize, progress: &ToolProgress) -> Vec<Event> {
+        self.0.tool(choice, progress).iter().map(named).collect()
     }
 
     fn done(&mut self, choice: usize, summary: &Summary) -> Vec<Event> {
@@ -106,6 +115,7 @@ impl<W: Wire> Events<W> {
             let next = app.unless_ended(async { pieces.next().await.map(|(i, piece)| Ok((i, piece?))).transpose() }).await;
             match next.transpose()? {
                 Ok((choice, Piece::Delta(delta))) => self.ready.extend(self.wire.delta(choice, &delta)),
+                Ok((choice, Piece::Tool(progress))) => self.ready.extend(self.wire.tool(choice, &progress)),
                 Ok((choice, Piece::Done(summary))) => {
                     self.app.recorder.answered(&summary);
                     self.ready.extend(self.wire.done(choice, &summary));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use mistralrs::{AnswerStream, ChatRequest, Content, MediaSource, Message, Model, Part};
+use mistralrs::{AnswerStream, ChatRequest, Content, MediaSource, Message, Model, Part, ToolChoice, WebSearchOptions};
 
 use crate::edge::{Keys, Phase, Phases};
 use crate::error::Failure;
@@ -65,6 +65,32 @@ impl App {
                 Err(Failure::new(StatusCode::NOT_FOUND, message).param("model").code("model_not_found"))
             }
         }
+    }
+
+    /// Lets a request call the functions that run here, in as many rounds as it wants and may have; and search the web, if it says how
+    /// and at which place of its body.
+    pub fn equip(
+        &self,
+        request: &mut ChatRequest,
+        rounds: Option<usize>,
+        web: Option<(WebSearchOptions, String)>,
+    ) -> Result<(), Failure> {
+        let most = self.settings.tool_rounds_max;
+        request.tool_rounds_max = Some(rounds.unwrap_or(most).min(most));
+        let ours = &self.settings.tools;
+        let Some((options, at)) = web.filter(|_| request.tool_choice != ToolChoice::None) else {
+            request.server_tools = ours.clone();
+            return Ok(());
+        };
+        let missing = "this server has no search engine; --enable-search and --search-url give it one";
+        let engine = self.settings.web_search.as_ref().ok_or_else(|| Failure::invalid(&at, format!("{at}: {missing}")))?;
+        for tool in engine.tools(&options)?.into_iter().chain(ours.iter().cloned()) {
+            // What was asked for goes before what happens to have its name.
+            if request.server_tools.get(tool.name()).is_none() {
+                request.server_tools.add(tool)?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts answers to a request.

@@ -24,7 +24,8 @@ pub async fn completions(State(app): State<App>, Json(json): Json) -> Result<Res
 
 /// A body as the facade takes it.
 pub fn read(app: &App, json: &Value) -> Result<(Shape, ChatRequest), Failure> {
-    let Asked { model, shape, request } = chat::read(json)?;
+    let Asked { model, shape, mut request, rounds, web } = chat::read(json)?;
     app.check_model(model.as_deref())?;
+    app.equip(&mut request, rounds, web.map(|web| (web, chat::WEB.into())))?;
     Ok((shape, request))
 }

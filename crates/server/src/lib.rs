@@ -33,7 +33,7 @@ use axum::http::{HeaderName, Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use mistralrs::Model;
+use mistralrs::{Model, ToolKind};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -125,6 +125,9 @@ fn card(app: &App, id: &str) -> Value {
             "kv_cache_tokens": model.kv_cache().tokens,
             "upload_bytes": app.settings.uploads_bytes_max,
         },
+        "tools_available": !app.settings.tools.is_empty() || app.settings.web_search.is_some(),
+        "mcp_tools_count": app.settings.tools.iter().filter(|tool| matches!(tool.kind(), ToolKind::Mcp(_))).count(),
+        "mcp_servers_connected": app.settings.mcp_servers,
     })
 }
 

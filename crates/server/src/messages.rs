@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wire::options::{self, check_stops};
 use wire::read::read_as;
-use wire::{content, image};
+use wire::{content, image, tooling};
 
 use crate::answers::{Wire, named};
 use crate::app::App;
@@ -91,7 +91,8 @@ fn read(app: &App, json: &Value) -> Result<Read, Failure> {
         turns.say(&message.role, &message.content, &format!("messages[{i}].content"))?;
     }
     let (tool_choice, calls_max) = tool_choice(body.tool_choice.as_ref())?;
-    let tools = body.tools.iter().flatten().enumerate().map(|(i, tool)| definition(tool, &format!("tools[{i}]")));
+    let (web, tools) = tooling::split(body.tools.as_deref().unwrap_or_default())?;
+    let tools = tools.iter().map(|(at, tool)| definition(tool, at));
     let thinking = body.thinking.map(|thinking| thinking.r#type != "disabled");
     let mut template_kwargs = Map::new();
     options::thinking(&mut template_kwargs, thinking, None, "thinking")?;
@@ -103,7 +104,7 @@ fn read(app: &App, json: &Value) -> Result<Read, Failure> {
         ..usual
     };
     let Turns { messages, places } = turns;
-    let request = ChatRequest {
+    let mut request = ChatRequest {
         messages,
         tools: tools.collect::<Result<_, _>>()?,
         tool_choice,
@@ -114,13 +115,17 @@ fn read(app: &App, json: &Value) -> Result<Read, Failure> {
         stop: body.stop_sequences,
         ..ChatRequest::default()
     };
+    app.equip(&mut request, None, web)?;
     Ok(Read { request, places, stream: body.stream.unwrap_or(false) })
 }
 
 /// `{"name", "description", "input_schema"}` → OpenAI's shape.
 fn definition(tool: &Value, at: &str) -> Result<Value, Failure> {
     if tool["type"].as_str().is_some_and(|kind| kind != "custom") {
-        return Err(Failure::invalid(format!("{at}.type"), format!("{at}.type must be custom: there are no tools on this side")));
+        return Err(Failure::invalid(
+            format!("{at}.type"),
+            format!("{at}.type must be custom: of the tools on this side there is only web_search"),
+        ));
     }
     let mut function = json!({"name": tool["name"], "parameters": tool["input_schema"]});
     for field in ["description", "strict"] {
@@ -331,6 +336,7 @@ impl MessageWire {
     fn stop_reason(&self, summary: &Summary) -> (Value, Value) {
         match summary.finish {
             Finish::Length => (json!("max_tokens"), Value::Null),
+            Finish::ToolRounds => (json!("pause_turn"), Value::Null),
             _ if summary.calls > 0 => (json!("tool_use"), Value::Null),
             Finish::StopText(which) => (json!("stop_sequence"), json!(self.stop.get(which))),
             Finish::EndToken(_) | Finish::Complete => (json!("end_turn"), Value::Null),

@@ -9,11 +9,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use mistralrs::{AnswerStream, ChatRequest, Content, Delta, Grammar, Message, Summary};
+use mistralrs::{AnswerStream, ChatRequest, Content, Delta, Grammar, Message, Summary, ToolProgress};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wire::options::{self, Options};
 use wire::read::read_as;
+use wire::tooling;
 
 use crate::answers::Wire;
 use crate::app::App;
@@ -45,6 +46,7 @@ struct ResponseBody {
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
     parallel_tool_calls: Option<bool>,
+    max_tool_rounds: Option<u32>,
     reasoning: Option<Reasoning>,
     text: Option<TextBody>,
     chat_template_kwargs: Option<Map<String, Value>>,
@@ -86,6 +88,7 @@ pub async fn create(State(app): State<App>, Json(json): Json) -> Result<Response
     }
     for answer in app.whole(answers).await? {
         wire.output.received = answer.received.clone();
+        answer.tool_runs.iter().for_each(|run| drop(wire.output.ran(run)));
         wire.delta(0, &output::at_once(&answer));
         wire.done(0, &answer.summary);
     }
@@ -140,7 +143,8 @@ fn read(app: &App, json: &Value) -> Result<Read, Failure> {
     let mut template_kwargs = body.chat_template_kwargs.clone().unwrap_or_default();
     let effort = body.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_deref());
     options::thinking(&mut template_kwargs, None, effort, "reasoning.effort")?;
-    let tools = body.tools.iter().flatten().enumerate().map(|(i, tool)| definition(tool, &format!("tools[{i}]")));
+    let (web, tools) = tooling::split(body.tools.as_deref().unwrap_or_default())?;
+    let tools = tools.iter().map(|(at, tool)| definition(tool, at));
     let options: Options = read_as(json)?;
     let mut request = ChatRequest {
         messages,
@@ -154,6 +158,7 @@ fn read(app: &App, json: &Value) -> Result<Read, Failure> {
     if let Some(form) = body.text.as_ref().map(|text| form(&text.format)).transpose()? {
         request.grammar = form.or(request.grammar);
     }
+    app.equip(&mut request, body.max_tool_rounds.map(|rounds| rounds as usize), web)?;
     let store = body.store.unwrap_or(true);
     let (stream, instructed) = (body.stream.unwrap_or(false), body.instructions.is_some());
     Ok(Read { request, places, stream, store, instructed, echo: body.echo(store) })
@@ -190,7 +195,7 @@ fn definition(tool: &Value, at: &str) -> Result<Value, Failure> {
             }
             Ok(json!({"type": "function", "function": function}))
         }
-        _ => Err(Failure::invalid(format!("{at}.type"), format!("{at}.type must be function: there are no tools on this side"))),
+        _ => Err(Failure::invalid(format!("{at}.type"), format!("{at}.type must be function or web_search"))),
     }
 }
 
@@ -244,6 +249,13 @@ impl Wire for ResponseWire {
 
     fn delta(&mut self, _: usize, delta: &Delta) -> Vec<Event> {
         self.output.delta(delta)
+    }
+
+    fn tool(&mut self, _: usize, progress: &ToolProgress) -> Vec<Event> {
+        match progress {
+            ToolProgress::Begun { call, kind, .. } => self.output.calling(call, kind),
+            ToolProgress::Ended(run) => self.output.ran(run),
+        }
     }
 
     fn done(&mut self, _: usize, summary: &Summary) -> Vec<Event> {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use mistralrs::{ROUNDS_USUAL, ToolBox, WebSearch};
 
 use crate::edge::Access;
 
@@ -25,6 +26,14 @@ pub struct Settings {
     pub kept_for: Duration,
     /// What connections may take.
     pub limits: ConnectionLimits,
+    /// Functions that run here when a model calls them, offered to every request.
+    pub tools: ToolBox,
+    /// MCP servers that some of them are of.
+    pub mcp_servers: usize,
+    /// What searches the web for requests that want it.
+    pub web_search: Option<WebSearch>,
+    /// Rounds of functions that run here for one answer.
+    pub tool_rounds_max: usize,
     /// Is told of every request that has ended.
     pub on_access: Option<OnAccess>,
 }
@@ -78,6 +87,10 @@ impl Default for Settings {
             responses_bytes_max: 128 << 20,
             kept_for: Duration::from_secs(3600),
             limits: ConnectionLimits::default(),
+            tools: ToolBox::default(),
+            mcp_servers: 0,
+            web_search: None,
+            tool_rounds_max: ROUNDS_USUAL,
             on_access: None,
         }
     }

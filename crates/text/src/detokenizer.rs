@@ -1,5 +1,9 @@
 use crate::{TextError, Tokenizer};
 
+/// Stands in front of a mark that is a control token, to tell it from text that happens to be spelled like one. Unicode has no such
+/// character.
+pub(crate) const CERTAIN: char = '\u{FDD0}';
+
 /// Turns tokens into text as they are generated.
 ///
 /// A character can be spread over several tokens, and what a token looks like can depend on its neighbour (a leading space,
@@ -16,7 +20,7 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
-    /// Leaves out control tokens, but for those that spell one of `marks`.
+    /// Leaves out control tokens, but for those that spell one of `marks`: in front of them is [`CERTAIN`], which no text has.
     pub fn hearing<'a>(tokenizer: &Tokenizer, marks: impl IntoIterator<Item = &'a str>) -> Self {
         Self { marks: marks.into_iter().filter_map(|mark| tokenizer.special_id(mark)).collect(), ..Self::default() }
     }
@@ -27,12 +31,19 @@ impl Detokenizer {
             return Ok(String::new());
         }
         self.ids.push(id);
-        let new = self.new_text(tokenizer)?;
+        let mut new = self.new_text(tokenizer)?;
         if new.is_empty() || new.ends_with('\u{FFFD}') {
             return Ok(String::new());
         }
         self.context = self.said;
         self.said = self.ids.len();
+        if !self.marks.is_empty() {
+            new.retain(|c| c != CERTAIN);
+            let mark = tokenizer.token(id).filter(|_| self.marks.contains(&id));
+            if let Some(at) = mark.and_then(|mark| new.rfind(&mark)) {
+                new.insert(at, CERTAIN);
+            }
+        }
         Ok(new)
     }
 

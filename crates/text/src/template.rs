@@ -63,6 +63,7 @@ pub struct ChatTemplate {
     dialect: Dialect,
     thinking: Option<Thinking>,
     takes_tools: bool,
+    takes_system: bool,
     takes: Takes,
 }
 
@@ -90,8 +91,19 @@ impl ChatTemplate {
         compile(TOOL_USE, tool_use)?;
         compile(CHAT, file.source)?;
         let (tokens, source) = (file.tokens, file.name);
-        let template = Self { environment, tokens, source, dialect, thinking, takes_tools, takes: Takes::Either };
-        Ok(Self { takes: template.probe(), ..template })
+        let (takes, takes_system) = (Takes::Either, true);
+        let mut template = Self { environment, tokens, source, dialect, thinking, takes_tools, takes_system, takes };
+        template.takes = template.probe();
+        template.takes_system = template.probe_system();
+        Ok(template)
+    }
+
+    /// Finds out whether it shows what a system message says: one that does not leaves it out, or fails.
+    fn probe_system(&self) -> bool {
+        const WORD: &str = "probe";
+        let messages = vec![json!({"role": "system", "content": WORD}), json!({"role": "user", "content": "a"})];
+        let written = self.render(&Conversation { messages, ..Conversation::default() }, &Guard::new([]));
+        written.is_ok_and(|prompt| prompt.contains(WORD))
     }
 
     /// Finds out what the template takes: one that takes words alone writes a list as it is, or nothing of it, or fails; one that takes
@@ -124,6 +136,11 @@ impl ChatTemplate {
     /// Whether it shows the model what functions there are.
     pub fn takes_tools(&self) -> bool {
         self.takes_tools
+    }
+
+    /// Whether it shows the model what a system message says.
+    pub fn takes_system(&self) -> bool {
+        self.takes_system
     }
 
     /// Where the template came from.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mistralrs::{Answer, AnswerStream, ChatRequest, Delta, Message, RawPrompt, Summary};
+use mistralrs::{Answer, AnswerStream, ChatRequest, Delta, Message, RawPrompt, Summary, ToolProgress, WebSearchOptions};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -14,6 +14,7 @@ use crate::options::{self, Options};
 use crate::read::read_as;
 use crate::refusal::Refusal;
 use crate::response::Header;
+use crate::tooling;
 
 /// What a body asks for.
 #[derive(Debug)]
@@ -24,7 +25,14 @@ pub struct Asked {
     pub shape: Shape,
     /// The conversation.
     pub request: ChatRequest,
+    /// Rounds of functions that run here, at most.
+    pub rounds: Option<usize>,
+    /// How the web is to be searched, if it is.
+    pub web: Option<WebSearchOptions>,
 }
+
+/// The field that says how the web is to be searched.
+pub const WEB: &str = "web_search_options";
 
 /// The body, besides its [`Options`].
 #[derive(Debug, Deserialize)]
@@ -47,6 +55,8 @@ struct ChatBody {
     parallel_tool_calls: Option<bool>,
     enable_thinking: Option<bool>,
     reasoning_effort: Option<String>,
+    web_search_options: Option<Value>,
+    max_tool_rounds: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -120,7 +130,9 @@ pub struct Shape {
 pub fn read(json: &Value) -> Result<Asked, Refusal> {
     let body: ChatBody = read_as(json)?;
     let options: Options = read_as(json)?;
-    Ok(Asked { model: body.model.clone(), shape: body.shape()?, request: body.request(options)? })
+    let web = body.web_search_options.as_ref().map(|web| tooling::web_search(web, WEB)).transpose()?;
+    let rounds = body.max_tool_rounds.map(|rounds| rounds as usize);
+    Ok(Asked { model: body.model.clone(), shape: body.shape()?, request: body.request(options)?, rounds, web })
 }
 
 impl ChatBody {
@@ -204,6 +216,10 @@ impl Chunks for ChatChunks {
 
     fn delta(&mut self, choice: usize, delta: &Delta) -> Value {
         self.header.delta(choice, delta, self.shape)
+    }
+
+    fn tool(&mut self, choice: usize, progress: &ToolProgress) -> Option<Value> {
+        Some(self.header.progress(choice, progress))
     }
 
     fn done(&mut self, choice: usize, summary: &Summary) -> Vec<Value> {

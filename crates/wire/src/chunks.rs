@@ -1,7 +1,7 @@
 //! Answers on their way, as objects.
 
 use futures_util::stream::{self, BoxStream, SelectAll, Stream, StreamExt, select_all};
-use mistralrs::{AnswerStream, Delta, Error, Piece, Summary};
+use mistralrs::{AnswerStream, Delta, Error, Piece, Summary, ToolProgress};
 use serde_json::Value;
 
 /// How an API says answers in objects, as they come.
@@ -10,6 +10,11 @@ pub trait Chunks: Send + 'static {
     fn opening(&mut self, answers: &[AnswerStream]) -> Vec<Value>;
     /// More of the choice with this index.
     fn delta(&mut self, choice: usize, delta: &Delta) -> Value;
+    /// A function that runs here for the choice with this index; nothing where the API has no word for it.
+    fn tool(&mut self, choice: usize, progress: &ToolProgress) -> Option<Value> {
+        let _ = (choice, progress);
+        None
+    }
     /// The end of a choice, and what follows the last one's.
     fn done(&mut self, choice: usize, summary: &Summary) -> Vec<Value>;
     /// Whether all choices have ended.
@@ -29,7 +34,7 @@ fn pieces(index: usize, answer: AnswerStream) -> impl Stream<Item = (usize, Resu
     stream::unfold(Some(answer), move |answer| async move {
         let mut answer = answer?;
         let piece = answer.next().await;
-        let rest = matches!(piece, Ok(Piece::Delta(_))).then_some(answer);
+        let rest = matches!(piece, Ok(Piece::Delta(_) | Piece::Tool(_))).then_some(answer);
         Some(((index, piece), rest))
     })
 }

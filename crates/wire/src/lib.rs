@@ -14,6 +14,7 @@ pub mod options;
 pub mod read;
 pub mod refusal;
 pub mod response;
+pub mod tooling;
 
 mod audio;
 mod video;

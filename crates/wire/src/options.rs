@@ -180,7 +180,8 @@ pub fn tool_choice(choice: Option<&Value>) -> Result<ToolChoice, Refusal> {
         Some("required") => return Ok(ToolChoice::Required),
         _ => {}
     }
-    let name = choice["function"]["name"].as_str().or_else(|| choice["name"].as_str());
+    let web = choice["type"].as_str().filter(|kind| kind.starts_with("web_search")).map(|_| "web_search");
+    let name = choice["function"]["name"].as_str().or_else(|| choice["name"].as_str()).or(web);
     name.map(|name| ToolChoice::Named(name.into())).ok_or_else(|| {
         Refusal::invalid(
             "tool_choice",

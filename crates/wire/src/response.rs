@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mistralrs::{Answer, Call, CallDelta, Delta, Extent, Finish, MediaKind, Preview, Received, Summary, Token};
+use mistralrs::{
+    Answer, Call, CallDelta, Citation, Delta, Extent, Finish, MediaKind, Preview, Received, Summary, Token, ToolProgress,
+};
 use serde_json::{Value, json};
 
 use crate::chat::Shape;
+use crate::tooling;
 
 /// What all chunks of an answer share.
 #[derive(Debug, Clone)]
@@ -39,6 +42,10 @@ impl Header {
         if shape.media {
             body["media"] = media(&received);
         }
+        let ran: Vec<Value> = answers.iter().flat_map(|answer| &answer.tool_runs).map(|run| tooling::record(run)).collect();
+        if !ran.is_empty() {
+            body["agentic_tool_calls"] = json!(ran);
+        }
         if let Some(first) = answers.first().filter(|_| shape.token_ids) {
             body["prompt_token_ids"] = json!(first.prompt_token_ids);
         }
@@ -68,9 +75,20 @@ impl Header {
         body
     }
 
+    /// What a function does that runs here, as a chunk without choices: clients that know nothing of it pass over it.
+    pub fn progress(&self, index: usize, progress: &ToolProgress) -> Value {
+        let mut body = self.object("chat.completion.chunk", json!([]));
+        body["index"] = json!(index);
+        if let (Some(body), Value::Object(progress)) = (body.as_object_mut(), tooling::progress(progress)) {
+            body.extend(progress);
+        }
+        body
+    }
+
     /// The last chunk of a choice: why it ended.
     pub fn closing(&self, index: usize, summary: &Summary, shape: Shape) -> Value {
         let mut body = self.chunk(index, json!({}), Some(finish_reason(summary)));
+        say_limit(&mut body["choices"][0], summary);
         if shape.token_ids {
             body["choices"][0]["token_ids"] = json!(end_token(summary).into_iter().collect::<Vec<_>>());
         }
@@ -101,6 +119,7 @@ fn choice(index: usize, answer: &Answer, shape: Shape) -> Value {
         "finish_reason": finish_reason(&answer.summary),
         "logprobs": logprobs,
     });
+    say_limit(&mut choice, &answer.summary);
     if shape.token_ids {
         let mut ids: Vec<u32> = answer.tokens.iter().map(|token| token.id).collect();
         ids.extend(end_token(&answer.summary));
@@ -115,6 +134,9 @@ fn message(answer: &Answer) -> Value {
     let mut message = json!({"role": "assistant", "content": content});
     if !answer.reasoning.is_empty() {
         message["reasoning_content"] = json!(answer.reasoning);
+    }
+    if !answer.citations.is_empty() {
+        message["annotations"] = annotations(&answer.citations);
     }
     if !answer.calls.is_empty() {
         message["tool_calls"] = answer.calls.iter().map(|made| call(made, &made.arguments)).collect();
@@ -131,11 +153,25 @@ fn said(delta: &Delta) -> Value {
     if !delta.calls.is_empty() {
         said["tool_calls"] = delta.calls.iter().map(call_delta).collect();
     }
+    if !delta.citations.is_empty() {
+        said["annotations"] = annotations(&delta.citations);
+    }
     // A token that says nothing yet is told of as an empty text.
     if !delta.text.is_empty() || said == json!({}) {
         said["content"] = json!(delta.text);
     }
     said
+}
+
+fn annotations(citations: &[Citation]) -> Value {
+    citations.iter().map(|citation| json!({"type": "url_citation", "url_citation": tooling::citation(citation)})).collect()
+}
+
+/// Which limit an answer has come to, where clients know no word for it.
+fn say_limit(choice: &mut Value, summary: &Summary) {
+    if summary.finish == Finish::ToolRounds {
+        choice["stop_reason"] = json!("max_tool_rounds");
+    }
 }
 
 fn call(call: &Call, arguments: &str) -> Value {
@@ -156,14 +192,14 @@ pub fn finish_reason(summary: &Summary) -> &'static str {
     match summary.finish {
         Finish::EndToken(_) | Finish::StopText(_) | Finish::Complete if summary.calls > 0 => "tool_calls",
         Finish::EndToken(_) | Finish::StopText(_) | Finish::Complete => "stop",
-        Finish::Length => "length",
+        Finish::Length | Finish::ToolRounds => "length",
     }
 }
 
 fn end_token(summary: &Summary) -> Option<u32> {
     match summary.finish {
         Finish::EndToken(id) => Some(id),
-        Finish::StopText(_) | Finish::Complete | Finish::Length => None,
+        Finish::StopText(_) | Finish::Complete | Finish::Length | Finish::ToolRounds => None,
     }
 }
 

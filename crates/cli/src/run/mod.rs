@@ -11,17 +11,26 @@ use std::fs;
 use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 
 use anyhow::{Context, Result};
-use mistralrs::{ChatRequest, Content, Dry, FileAccess, Grammar, Message, Model, Part, Piece, Reach, Reading, Sampling, Summary};
+use mistralrs::{
+    ChatRequest, Content, Dry, FileAccess, Grammar, Message, Model, Part, Piece, Reach, Reading, Sampling, Summary, ToolProgress,
+    WebSearchOptions,
+};
 
 use crate::args::RunOptions;
 use crate::load::load;
+use crate::tooling::Tooling;
 use markdown::Markdown;
 pub use show::Graphics;
 use show::show;
 
 pub async fn run(options: RunOptions) -> Result<()> {
     options.clip.checked()?;
-    let request = request(&options)?;
+    let mut request = request(&options)?;
+    let Tooling { mcp, web_search, rounds_max } = options.tools.clone().ready(Reach::Anywhere).await?;
+    (request.server_tools, request.tool_rounds_max) = (mcp.tools, Some(rounds_max));
+    if let Some(web) = web_search {
+        web.tools(&WebSearchOptions::default())?.into_iter().try_for_each(|tool| request.server_tools.add(tool))?;
+    }
     let reading = if options.dry_run { Reading::Shapes } else { Reading::Whole };
     let load = |options| load(options, FileAccess::All, Reach::Anywhere);
     let question = match options.input.as_deref() {
@@ -130,6 +139,10 @@ async fn write(model: &Model, request: &ChatRequest, plain: bool, text: &mut Str
                     }
                 }
             }
+            Piece::Tool(ToolProgress::Begun { call, .. }) => {
+                eprintln!("{}", faint(&format!("{} {}", call.name, call.arguments)));
+            }
+            Piece::Tool(ToolProgress::Ended(run)) => eprintln!("{}", faint(&run.text)),
             Piece::Done(summary) => {
                 match &mut markdown {
                     Some(markdown) => markdown.end()?,

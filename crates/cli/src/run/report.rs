@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use mistralrs::{Answer, BoundingBox, ChatRequest, Extent, Finish, Image, Model, Preview, Received};
+use mistralrs::{Answer, BoundingBox, ChatRequest, Extent, Finish, Image, Model, Preview, Received, ToolRun};
 use serde_json::{Value, json};
 
 /// What a model would read. Its views go to a folder, if one is given.
@@ -74,6 +75,8 @@ pub fn json(answer: &Answer, boxes: Option<&[BoundingBox]>) -> Result<()> {
     let usage = &summary.usage;
     let seconds = |time: std::time::Duration| (time.as_secs_f64() * 1e4).round() / 1e4;
     let media: Vec<Value> = received.iter().map(receipt).collect();
+    let ran = |run: &Arc<ToolRun>| json!({"name": run.call.name, "arguments": run.call.arguments, "result": run.text});
+    let functions: Vec<Value> = answer.tool_runs.iter().map(ran).collect();
     let report = json!({
         "text": text,
         "reasoning": Some(reasoning).filter(|thoughts| !thoughts.is_empty()),
@@ -81,8 +84,10 @@ pub fn json(answer: &Answer, boxes: Option<&[BoundingBox]>) -> Result<()> {
             Finish::EndToken(_) | Finish::StopText(_) => "stop",
             Finish::Complete => "complete",
             Finish::Length => "length",
+            Finish::ToolRounds => "tool_rounds",
         },
         "media": media,
+        "functions": functions,
         "boxes": boxes.map(|boxes| boxes.iter().map(as_json).collect::<Vec<_>>()),
         "tokens": {
             "prompt": usage.prompt_tokens,

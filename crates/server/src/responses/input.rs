@@ -57,6 +57,19 @@ impl Turns {
                 self.call(json!({"id": text("call_id")?, "type": "function", "function": function}));
                 Ok(())
             }
+            // What was found stands in the words behind it.
+            "web_search_call" => Ok(()),
+            "mcp_call" => {
+                let (id, function) = (text("id")?, json!({"name": text("name")?, "arguments": text("arguments")?}));
+                self.call(json!({"id": id, "type": "function", "function": function}));
+                let result =
+                    [&item["output"], &item["error"]].into_iter().find(|result| !result.is_null()).unwrap_or(&Value::Null);
+                self.said("tool", result, &format!("{at}.output"))?;
+                if let Some(message) = self.messages.last_mut() {
+                    message.extra.insert("tool_call_id".into(), id.into());
+                }
+                Ok(())
+            }
             "function_call_output" => {
                 self.said("tool", &item["output"], &format!("{at}.output"))?;
                 if let Some(message) = self.messages.last_mut() {
@@ -65,7 +78,7 @@ impl Turns {
                 Ok(())
             }
             _ => {
-                let kinds = "message, reasoning, function_call or function_call_output";
+                let kinds = "message, reasoning, function_call, function_call_output, web_search_call or mcp_call";
                 Err(Failure::invalid(format!("{at}.type"), format!("{at}.type must be {kinds}")))
             }
         }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::response::sse::Event;
-use mistralrs::{Answer, CallDelta, Delta, Finish, Received, Summary};
+use mistralrs::{Answer, Call, CallDelta, Citation, Delta, Finish, Outcome, Received, Summary, ToolKind, ToolRun};
 use serde_json::{Value, json};
 use wire::response::{by_kind, now};
+use wire::tooling::argument;
 
 use crate::answers::named;
 use crate::error::Failure;
@@ -26,6 +27,12 @@ pub struct Output {
     open: Option<Kind>,
     /// What the open item has said.
     text: String,
+    /// To what the open item refers.
+    annotations: Vec<Value>,
+    /// Characters of the answer's text before the open item.
+    said_before: usize,
+    /// Items of functions that run, by the ids of their calls.
+    running: Vec<(String, usize)>,
     /// The next event's.
     sequence_number: usize,
     /// What became of the prompt's media.
@@ -40,7 +47,26 @@ pub fn at_once(answer: &Answer) -> Delta {
         arguments: call.arguments.clone(),
     };
     let calls = answer.calls.iter().enumerate().map(call).collect();
-    Delta { text: answer.text.clone(), reasoning: answer.reasoning.clone(), calls, token: None }
+    let (text, reasoning, citations) = (answer.text.clone(), answer.reasoning.clone(), answer.citations.clone());
+    Delta { text, reasoning, calls, citations, token: None }
+}
+
+/// The item of a call that runs here: what its id begins with, the stages that it begins with, and what it says.
+fn called(call: &Call, kind: &ToolKind) -> ((&'static str, &'static [&'static str]), Value) {
+    let server = match kind {
+        ToolKind::WebSearch | ToolKind::WebPage => {
+            let (action, field) = if *kind == ToolKind::WebSearch { ("search", "query") } else { ("open_page", "url") };
+            let action = json!({"type": action, field: argument(&call.arguments, field)});
+            let stages = &["web_search_call.in_progress", "web_search_call.searching"];
+            return (("ws", stages), json!({"type": "web_search_call", "action": action}));
+        }
+        ToolKind::Mcp(server) => server,
+        ToolKind::Custom => "server",
+    };
+    let item = json!({
+        "type": "mcp_call", "server_label": server, "name": call.name, "arguments": call.arguments, "output": null, "error": null,
+    });
+    (("mcp", &["mcp_call.in_progress"]), item)
 }
 
 fn new_id(kind: &str) -> String {
@@ -57,7 +83,17 @@ impl Output {
         if let (Some(body), Value::Object(echo)) = (body.as_object_mut(), echo) {
             body.extend(echo);
         }
-        Self { body, items: Vec::new(), open: None, text: String::new(), sequence_number: 0, received: Arc::default() }
+        Self {
+            body,
+            items: Vec::new(),
+            open: None,
+            text: String::new(),
+            annotations: Vec::new(),
+            said_before: 0,
+            running: Vec::new(),
+            sequence_number: 0,
+            received: Arc::default(),
+        }
     }
 
     pub fn id(&self) -> &str {
@@ -89,8 +125,12 @@ impl Output {
             let item =
                 || json!({"id": new_id("msg"), "type": "message", "role": "assistant", "content": [], "status": "in_progress"});
             self.go_to(Kind::Message, item, &mut events);
-            self.more("response.output_text.delta", &delta.text, &mut events);
+            // What parts the words of two rounds is between two items here.
+            let text = if self.text.is_empty() { delta.text.trim_start() } else { &delta.text };
+            self.said_before += delta.text.chars().count() - text.chars().count();
+            self.more("response.output_text.delta", text, &mut events);
         }
+        delta.citations.iter().for_each(|citation| self.annotate(citation, &mut events));
         for call in &delta.calls {
             if let Some(begun) = &call.begins {
                 let (id, call_id, name) = (new_id("fc"), &begun.id, &begun.name);
@@ -109,8 +149,75 @@ impl Output {
         events
     }
 
+    /// A function runs here.
+    pub fn calling(&mut self, call: &Call, kind: &ToolKind) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.close("completed", &mut events);
+        let (prefix, mut item) = called(call, kind);
+        item["id"] = json!(new_id(prefix.0));
+        item["status"] = json!("in_progress");
+        let index = self.items.len();
+        self.running.push((call.id.clone(), index));
+        events.push(self.event(json!({"type": "response.output_item.added", "output_index": index, "item": item})));
+        self.items.push(item);
+        events.extend(prefix.1.iter().map(|stage| self.of_call(index, stage)));
+        events
+    }
+
+    /// It has ended, or will not run.
+    pub fn ran(&mut self, run: &ToolRun) -> Vec<Event> {
+        let mut events = Vec::new();
+        if !self.running.iter().any(|(id, _)| *id == run.call.id) {
+            events = self.calling(&run.call, &run.kind);
+        }
+        let Some(at) = self.running.iter().position(|(id, _)| *id == run.call.id) else { return events };
+        let (_, index) = self.running.swap_remove(at);
+        let returned = run.outcome == Outcome::Returned;
+        let item = &mut self.items[index];
+        let is_search = item["type"] == "web_search_call";
+        item["status"] = json!(if returned { "completed" } else { "failed" });
+        if !is_search {
+            item[if returned { "output" } else { "error" }] = json!(run.text);
+        }
+        let item = item.clone();
+        let stage = match (is_search, returned) {
+            (true, _) => "web_search_call.completed",
+            (false, true) => "mcp_call.completed",
+            (false, false) => "mcp_call.failed",
+        };
+        events.push(self.of_call(index, stage));
+        events.push(self.event(json!({"type": "response.output_item.done", "output_index": index, "item": item})));
+        events
+    }
+
+    fn of_call(&mut self, index: usize, stage: &str) -> Event {
+        let id = self.items[index]["id"].clone();
+        self.event(json!({"type": format!("response.{stage}"), "output_index": index, "item_id": id}))
+    }
+
+    /// The open item refers to a page. What an earlier one did is told of no more.
+    fn annotate(&mut self, citation: &Citation, events: &mut Vec<Event>) {
+        let Some(start) = citation.start.checked_sub(self.said_before) else { return };
+        if self.open != Some(Kind::Message) {
+            return;
+        }
+        let annotation = json!({
+            "type": "url_citation", "url": citation.url, "title": citation.title, "start_index": start,
+            "end_index": citation.end - self.said_before,
+        });
+        let index = self.annotations.len();
+        self.annotations.push(annotation.clone());
+        let event = json!({"type": "response.output_text.annotation.added", "annotation_index": index, "annotation": annotation});
+        events.push(self.of_item(event));
+    }
+
     pub fn done(&mut self, summary: &Summary) -> Vec<Event> {
-        let cut = summary.finish == Finish::Length;
+        let limit = match summary.finish {
+            Finish::Length => Some("max_output_tokens"),
+            Finish::ToolRounds => Some("max_tool_calls"),
+            Finish::EndToken(_) | Finish::StopText(_) | Finish::Complete => None,
+        };
+        let cut = limit.is_some();
         let mut events = Vec::new();
         self.close(if cut { "incomplete" } else { "completed" }, &mut events);
         let usage = &summary.usage;
@@ -123,8 +230,8 @@ impl Output {
             "output_tokens_details": {"reasoning_tokens": summary.reasoning_tokens},
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         });
-        if cut {
-            self.body["incomplete_details"] = json!({"reason": "max_output_tokens"});
+        if let Some(limit) = limit {
+            self.body["incomplete_details"] = json!({"reason": limit});
         }
         events.push(self.last(if cut { "incomplete" } else { "completed" }));
         events
@@ -187,7 +294,9 @@ impl Output {
     /// The open item's content, as far as it has come.
     fn part(&self) -> Option<Value> {
         match self.open? {
-            Kind::Message => Some(json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": []})),
+            Kind::Message => {
+                Some(json!({"type": "output_text", "text": self.text, "annotations": self.annotations, "logprobs": []}))
+            }
             Kind::Reasoning => Some(json!({"type": "reasoning_text", "text": self.text})),
             Kind::Call(_) => None,
         }
@@ -197,6 +306,10 @@ impl Output {
         let Some(open) = self.open else { return };
         let part = self.part();
         let text = std::mem::take(&mut self.text);
+        if open == Kind::Message {
+            self.said_before += text.chars().count();
+            self.annotations.clear();
+        }
         events.push(match open {
             Kind::Message => self.of_item(json!({"type": "response.output_text.done", "text": text, "logprobs": []})),
             Kind::Reasoning => self.of_item(json!({"type": "response.reasoning_text.done", "text": text})),

@@ -1,9 +1,9 @@
 use std::str::FromStr;
 
 use super::json::{CallList, JsonCall};
-use super::named::NamedCall;
-use super::python::PythonCalls;
-use super::quoted::QuotedCall;
+use super::named::{ARGS, CALL_ID, NamedCall};
+use super::python::{FencedCalls, PythonCalls};
+use super::quoted::{QUOTE, QuotedCall};
 use super::tag::TagCall;
 use super::{Reader, Sink, Step};
 
@@ -24,6 +24,8 @@ pub enum Dialect {
     PythonTag,
     /// `[f(a=1), g(b="x")]`
     Pythonic,
+    /// `f(a=1)`, each on a line, in a fence of Python between `<|tool_call_start|>` and `<|tool_call_end|>`; a list is understood too
+    Fenced,
     /// `{"name": "f", "arguments": {…}}`, or a list of these, and nothing else
     Json,
 }
@@ -49,10 +51,11 @@ pub enum Thoughts {
     Over,
 }
 
-const THINKING: [Thinking; 3] = [
+const THINKING: [Thinking; 4] = [
     Thinking { open: "<think>", close: "</think>" },
     Thinking { open: "<|channel>thought\n", close: "<channel|>" },
     Thinking { open: "<unused94>thought\n", close: "<unused95>" },
+    Thinking { open: "<|thought_start|>", close: "<|thought_end|>" },
 ];
 
 impl Thinking {
@@ -86,8 +89,17 @@ impl Thinking {
 
 impl Dialect {
     /// All, the more particular ones first.
-    pub const ALL: [Self; 8] =
-        [Self::Quoted, Self::Xml, Self::Hermes, Self::Bracketed, Self::Listed, Self::Pythonic, Self::PythonTag, Self::Json];
+    pub const ALL: [Self; 9] = [
+        Self::Quoted,
+        Self::Xml,
+        Self::Hermes,
+        Self::Bracketed,
+        Self::Listed,
+        Self::Fenced,
+        Self::Pythonic,
+        Self::PythonTag,
+        Self::Json,
+    ];
 
     /// What `--tool-dialect` calls it.
     pub fn name(self) -> &'static str {
@@ -99,6 +111,7 @@ impl Dialect {
             Self::Listed => "listed",
             Self::PythonTag => "python_tag",
             Self::Pythonic => "pythonic",
+            Self::Fenced => "fenced",
             Self::Json => "json",
         }
     }
@@ -129,6 +142,7 @@ impl Dialect {
             Self::Listed => "<|tool_call|>[{\"name\": NAME, \"arguments\": {...}}]<|/tool_call|>",
             Self::PythonTag => "{\"name\": NAME, \"parameters\": {...}}",
             Self::Pythonic => "[NAME(PARAMETER=VALUE)]",
+            Self::Fenced => "<|tool_call_start|>\n```python\nNAME(PARAMETER=VALUE)\n```\n<|tool_call_end|>",
             Self::Json => "{\"name\": NAME, \"arguments\": {...}}",
         }
     }
@@ -142,6 +156,7 @@ impl Dialect {
             Self::Listed => &["<|tool_call|>"],
             Self::PythonTag => &["<|python_tag|>"],
             Self::Pythonic => &["<|python_start|>"],
+            Self::Fenced => &["<|tool_call_start|>"],
             Self::Json => &[],
         }
     }
@@ -153,6 +168,7 @@ impl Dialect {
             Self::Quoted => &["<tool_call|>"],
             Self::Listed => &["<|/tool_call|>"],
             Self::Pythonic => &["<|python_end|>"],
+            Self::Fenced => &["<|tool_call_end|>"],
             Self::Bracketed | Self::PythonTag | Self::Json => &[],
         }
     }
@@ -160,8 +176,8 @@ impl Dialect {
     /// Marks that are tokens of their own in some tokenizers: they must be heard.
     pub fn marks(self) -> impl Iterator<Item = &'static str> {
         let inner: &[&str] = match self {
-            Self::Quoted => &["<|\"|>"],
-            Self::Bracketed => &["[ARGS]", "[CALL_ID]"],
+            Self::Quoted => &[QUOTE],
+            Self::Bracketed => &[ARGS, CALL_ID],
             _ => &[],
         };
         self.opens().iter().chain(self.closes()).chain(inner).copied()
@@ -172,11 +188,12 @@ impl Dialect {
         matches!(self, Self::PythonTag | Self::Pythonic | Self::Json)
     }
 
-    /// Reads what stands behind the opening mark.
-    pub(super) fn reader(self) -> Box<dyn Reader> {
+    /// Reads what stands behind the opening mark. `heard` is how a mark comes.
+    pub(super) fn reader(self, heard: impl Fn(&str) -> String) -> Box<dyn Reader> {
         match self {
-            Self::Quoted => Box::new(QuotedCall::default()),
-            Self::Bracketed => Box::new(NamedCall::default()),
+            Self::Quoted => Box::new(QuotedCall::new(heard(QUOTE))),
+            Self::Bracketed => Box::new(NamedCall::new(heard(ARGS), heard(CALL_ID))),
+            Self::Fenced => Box::new(FencedCalls::default()),
             _ => Box::new(ByFirst::Undecided),
         }
     }
@@ -233,6 +250,7 @@ mod tests {
             ("<|tool_call>call: <|channel>", Dialect::Quoted, THINKING.get(1)),
             ("[TOOL_CALLS]", Dialect::Bracketed, None),
             ("<|tool_call|>", Dialect::Listed, None),
+            ("<|tool_call_start|> <|thought_start|>", Dialect::Fenced, THINKING.get(3)),
             ("<|python_tag|>", Dialect::PythonTag, None),
             ("<|python_start|> <|python_tag|>", Dialect::Pythonic, None),
             ("{{ messages }}", Dialect::Json, None),

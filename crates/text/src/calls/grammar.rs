@@ -160,6 +160,10 @@ impl Writer<'_> {
             Dialect::Quoted if answer.parallel => format!("{open} {call} {close} ({open} {call} {close})*"),
             Dialect::Quoted => format!("{open} {call} {close}"),
             Dialect::Bracketed | Dialect::Listed => format!("{open} \"[\" {} \"]\" {close}", repeated(&call, ", ", 1, most)?),
+            Dialect::Fenced => {
+                let lines = repeated(&call, "\n", 1, most)?;
+                format!("{open} {} {lines} {} {close}", literal("\n```python\n"), literal("\n```\n"))
+            }
             Dialect::Pythonic => format!("\"[\" {} \"]\"", repeated(&call, ", ", 1, most)?),
             Dialect::Json if answer.parallel => format!("({call} | \"[\" {} \"]\")", repeated(&call, ", ", 1, most)?),
             Dialect::Json | Dialect::PythonTag => call,
@@ -193,7 +197,7 @@ impl Writer<'_> {
                 self.lines.extend(rules.lines());
                 format!("{} {arguments}", literal(&format!("call:{name}")))
             }
-            Dialect::Pythonic => {
+            Dialect::Pythonic | Dialect::Fenced => {
                 let mut rules = Rules::new(&Style::Python, &tool.parameters, prefix);
                 let arguments = rules.members(&tool.parameters, ", ", |name| literal(&format!("{name}=")))?;
                 self.lines.extend(rules.lines());

@@ -1,6 +1,7 @@
 use aho_corasick::AhoCorasick;
 
 use super::{Dialect, Reader, Sink, Step, Thinking, Thoughts, Tool};
+use crate::detokenizer::CERTAIN;
 use crate::stop::overlap;
 
 /// Blanks that are held at the end of thoughts and behind calls, in bytes: those at the very end are not part of either.
@@ -22,17 +23,32 @@ pub enum Said {
     Arguments(String),
 }
 
+impl Said {
+    /// Leaves of marks what they are spelled like.
+    fn spell(&mut self) {
+        let (Self::Text(text) | Self::Reasoning(text) | Self::Call { name: text } | Self::Arguments(text)) = self;
+        text.retain(|c| c != CERTAIN);
+    }
+}
+
 /// Hears what an answer is about: words, thoughts, calls. However the text is divided, the same is heard, in time that grows with
 /// its length.
 pub struct Listener {
     thinking: Option<Thinking>,
     dialect: Option<Dialect>,
     marks: Marks,
+    /// Marks that are control tokens; text that is spelled like one is text.
+    certain: Vec<&'static str>,
+    /// Behind thoughts.
+    close: String,
     within: Within,
     /// Text that may yet turn out to begin a mark.
     held: String,
     blanks: Blanks,
     sink: Sink,
+    /// Bytes that were looked at, those that were held again each time.
+    #[cfg(test)]
+    looked_at: usize,
 }
 
 enum Within {
@@ -54,7 +70,7 @@ enum Blanks {
 
 /// What may interrupt text, and what it turns to.
 struct Marks {
-    texts: Vec<(&'static str, Turn)>,
+    texts: Vec<(String, Turn)>,
     finder: Option<AhoCorasick>,
 }
 
@@ -66,28 +82,35 @@ enum Turn {
 }
 
 impl Marks {
-    fn new(thinking: Option<Thinking>, dialect: Option<Dialect>) -> Self {
+    /// Those of `certain` are heard only as control tokens.
+    fn new(thinking: Option<Thinking>, dialect: Option<Dialect>, certain: &[&str]) -> Self {
         let mut texts: Vec<_> = thinking.iter().map(|thinking| (thinking.open, Turn::Reasoning)).collect();
         if let Some(dialect) = dialect {
             texts.extend(dialect.opens().iter().map(|mark| (*mark, Turn::Call)));
             texts.extend(dialect.closes().iter().map(|mark| (*mark, Turn::Nothing)));
         }
+        let texts: Vec<_> = texts.into_iter().map(|(mark, turn)| (heard(mark, certain), turn)).collect();
         // An automaton over a few literals only fails to build when there are more than 2^31 of them.
         let finder = AhoCorasick::new(texts.iter().map(|(text, _)| text)).ok().filter(|_| !texts.is_empty());
         Self { texts, finder }
     }
 
-    /// The first: what is in front of it, its length, and what it turns to.
-    fn find(&self, text: &str) -> Option<(usize, &'static str, Turn)> {
+    /// The first: what is in front of it, itself, and what it turns to.
+    fn find(&self, text: &str) -> Option<(usize, String, Turn)> {
         let found = self.finder.as_ref()?.find(text)?;
         let (mark, turn) = self.texts.get(found.pattern().as_usize())?;
-        Some((found.start(), mark, *turn))
+        Some((found.start(), mark.clone(), *turn))
     }
 
     /// Bytes at the end that may begin one.
     fn begun(&self, text: &str) -> usize {
         self.texts.iter().map(|(mark, _)| overlap(text, mark)).max().unwrap_or(0)
     }
+}
+
+/// A mark as it comes: as text, or as a control token where it is one.
+fn heard(mark: &str, certain: &[&str]) -> String {
+    if certain.iter().any(|token| mark.starts_with(token)) { format!("{CERTAIN}{mark}") } else { mark.to_string() }
 }
 
 impl Listener {
@@ -97,12 +120,26 @@ impl Listener {
         Self {
             thinking,
             dialect,
-            marks: Marks::new(thinking, dialect),
+            marks: Marks::new(thinking, dialect, &[]),
+            certain: Vec::new(),
+            close: thinking.map(|thinking| thinking.close.to_string()).unwrap_or_default(),
             within: Within::Text,
             held: String::new(),
             blanks: Blanks::AtStart,
             sink: Sink::new(tools),
+            #[cfg(test)]
+            looked_at: 0,
         }
+    }
+
+    /// Hears marks that are control tokens only as such: text may then be spelled like one.
+    pub fn of_tokens(mut self, is_token: impl Fn(&str) -> bool) -> Self {
+        let thoughts = self.thinking.into_iter().flat_map(Thinking::marks);
+        let calls = self.dialect.into_iter().flat_map(Dialect::marks);
+        self.certain = thoughts.chain(calls).filter(|mark| is_token(mark)).collect();
+        self.marks = Marks::new(self.thinking, self.dialect, &self.certain);
+        self.close = heard(&self.close, &self.certain);
+        self
     }
 
     /// Listens from where the prompt ends.
@@ -116,6 +153,10 @@ impl Listener {
     /// What more text says.
     pub fn push(&mut self, text: &str) -> Vec<Said> {
         let text = std::mem::take(&mut self.held) + text;
+        #[cfg(test)]
+        {
+            self.looked_at += text.len();
+        }
         let mut rest = text.as_str();
         while !rest.is_empty() {
             rest = match self.within {
@@ -124,7 +165,15 @@ impl Listener {
                 Within::Call(..) => self.call(rest),
             };
         }
-        std::mem::take(&mut self.sink.said)
+        self.said()
+    }
+
+    fn said(&mut self) -> Vec<Said> {
+        let mut said = std::mem::take(&mut self.sink.said);
+        if !self.certain.is_empty() {
+            said.iter_mut().for_each(Said::spell);
+        }
+        said
     }
 
     /// What was held back, when no more text comes.
@@ -135,7 +184,7 @@ impl Listener {
             Within::Text => self.say(&held),
             Within::Call(_, raw) => self.say(&raw),
         }
-        std::mem::take(&mut self.sink.said)
+        self.said()
     }
 
     /// What is behind the words that `text` begins with.
@@ -156,7 +205,7 @@ impl Listener {
         }
         if let Some((at, mark, turn)) = self.marks.find(text) {
             self.say(&text[..at]);
-            self.turn(turn, mark);
+            self.turn(turn, &mark);
             return &text[at + mark.len()..];
         }
         let (said, held) = text.split_at(text.len() - self.marks.begun(text));
@@ -167,15 +216,14 @@ impl Listener {
 
     /// What is behind the thoughts that `text` begins with.
     fn reasoning<'a>(&mut self, text: &'a str) -> &'a str {
-        let close = self.thinking.map_or("", |thinking| thinking.close);
-        if let Some(at) = text.find(close) {
+        if let Some(at) = text.find(&self.close) {
             self.think(text[..at].trim_end());
             (self.within, self.blanks) = (Within::Text, Blanks::Dropped);
-            return &text[at + close.len()..];
+            return &text[at + self.close.len()..];
         }
-        let certain = &text[..text.len() - overlap(text, close)];
-        let words = certain.trim_end().len();
-        let words = if certain.len() - words > BLANKS_HELD_MAX { certain.len() } else { words };
+        let thoughts = &text[..text.len() - overlap(text, &self.close)];
+        let words = thoughts.trim_end().len();
+        let words = if thoughts.len() - words > BLANKS_HELD_MAX { thoughts.len() } else { words };
         self.think(&text[..words]);
         self.held = text[words..].into();
         ""
@@ -210,7 +258,7 @@ impl Listener {
             (Turn::Reasoning, _) => (self.within, self.blanks) = (Within::Reasoning, Blanks::Dropped),
             (Turn::Call, Some(dialect)) => {
                 self.sink.named = false;
-                self.within = Within::Call(dialect.reader(), mark.into());
+                self.within = Within::Call(dialect.reader(|mark| heard(mark, &self.certain)), mark.into());
             }
             (Turn::Call | Turn::Nothing, _) => {}
         }
@@ -246,7 +294,10 @@ mod tests {
 
     /// What is heard, in one line: words, `~thoughts~`, `f{…}`. Arguments have to be JSON.
     fn heard(dialect: Dialect, thinking: Option<Thinking>, text: &str, size: usize) -> String {
-        let mut listener = Listener::new(thinking, dialect, tools());
+        heard_by(Listener::new(thinking, dialect, tools()), text, size)
+    }
+
+    fn heard_by(mut listener: Listener, text: &str, size: usize) -> String {
         let chars: Vec<char> = text.chars().collect();
         let mut said: Vec<Said> = chars.chunks(size).flat_map(|part| listener.push(&part.iter().collect::<String>())).collect();
         said.extend(listener.finish());
@@ -369,16 +420,54 @@ mod tests {
     }
 
     #[test]
-    fn a_megabyte_of_anything_takes_no_time_that_counts() {
+    fn what_is_spelled_like_a_mark_is_text_where_the_mark_is_a_token() {
+        // `¦` stands in front of tokens.
+        let cases = [
+            (
+                Dialect::Quoted,
+                "¦<|tool_call>call:f{s:¦<|\"|>a<|\"|>, <tool_call|>¦<|\"|>,o:¦<|\"|><¦<|\"|>}¦<tool_call|>",
+                "f{\"s\":\"a<|\\\"|>, <tool_call|>\",\"o\":\"<\"}",
+            ),
+            (Dialect::Quoted, "¦<|tool_call>call:f{a:1,s:<|\"|>x}¦<tool_call|>!", "f{\"a\":1,\"s\":\"<|\\\"|>x\"}!"),
+            (Dialect::Hermes, "<tool_call>{\"name\": \"f\"}</tool_call>", "<tool_call>{\"name\": \"f\"}</tool_call>"),
+            (Dialect::Hermes, "¦<tool_call>{\"name\": \"g\"}¦</tool_call>", "<tool_call>{\"name\": \"g\"}"),
+            (Dialect::Hermes, "¦<think>a </think> b¦</think><think>", "~a </think> b~<think>"),
+            (Dialect::Bracketed, "¦[TOOL_CALLS]f¦[ARGS]{\"s\": \"[ARGS]¦[TOOL_CALLS]\"}", "f{\"s\":\"[ARGS][TOOL_CALLS]\"}"),
+        ];
+        for (dialect, text, expected) in cases {
+            let text = text.replace('¦', &CERTAIN.to_string());
+            let think = Thinking { open: "<think>", close: "</think>" };
+            for size in 1..=text.chars().count() {
+                let listener = Listener::new(Some(think), dialect, tools()).of_tokens(|_| true);
+                assert_eq!(heard_by(listener, &text, size), expected, "{text:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn work_grows_with_the_length_of_what_is_heard() {
         let heads = ["", "<tool_call>", "<tool_call><function=f><parameter=s>", "<tool_call>{\"name\": ", "<think>"];
-        let bodies = ["<", "<tool_call>", "</tool_call>", "</think><think>", "\n", " x", "{\"", "[[", "</parameter", "\\"];
-        for (head, body) in heads.iter().flat_map(|head| bodies.iter().map(move |body| (head, body))) {
-            let text = head.to_string() + &body.repeat(200_000 / body.len());
-            for size in [1, 7, text.len()] {
-                let mut listener = Listener::new(Some(Thinking { open: "<think>", close: "</think>" }), Dialect::Hermes, tools());
-                let heard: usize =
-                    text.as_bytes().chunks(size).map(|part| listener.push(str::from_utf8(part).unwrap()).len()).sum();
-                assert!(heard + listener.finish().len() <= text.len());
+        let heads_of_call =
+            ["{\"name\": \"f\", \"arguments\": {\"s\": \"", "call:f{s:", "[f(s='", "f[ARGS]{", "\n```python\nf(s=\""];
+        let bodies =
+            ["<", "<tool_call>", "</tool_call>", "</think><think>", "\n", " x", "{\"", "[[", "</parameter", "\\", "`", "<|\"|"];
+        let think = Thinking { open: "<think>", close: "</think>" };
+        for dialect in Dialect::ALL {
+            let open = dialect.opens().first().copied().unwrap_or_default();
+            let heads = heads.iter().map(|head| head.to_string()).chain(heads_of_call.iter().map(|head| format!("{open}{head}")));
+            for (head, body) in heads.flat_map(|head| bodies.map(|body| (head.clone(), body))) {
+                // A megabyte of what holds back most.
+                let much = if body == "</parameter" || body == "<|\"|" { 1 << 20 } else { 10_000 };
+                for (length, size) in [(much, usize::MAX), (1000, 1), (10_000, 100)] {
+                    let text = head.clone() + &body.repeat(length / body.len());
+                    let mut listener = Listener::new(Some(think), dialect, tools());
+                    let pieces: Vec<&str> = text.as_bytes().chunks(size).map(|part| str::from_utf8(part).unwrap()).collect();
+                    let said: usize = pieces.iter().map(|piece| listener.push(piece).len()).sum();
+                    assert!(said + listener.finish().len() <= text.len(), "{dialect:?}: {head} {body}");
+                    // No more is looked at again than a mark may be long, and blanks may be many.
+                    let most = text.len() + pieces.len() * 32;
+                    assert!(listener.looked_at <= most, "{dialect:?}: {head} {body}: {} of {most}", listener.looked_at);
+                }
             }
         }
     }

@@ -35,6 +35,55 @@ enum Place {
     Value,
 }
 
+/// The same behind its mark: a list, or calls each on a line in a fence.
+#[derive(Debug)]
+pub(super) enum FencedCalls {
+    /// The line with which the fence begins.
+    Fence(String),
+    List(PythonCalls),
+    Lines(PythonCalls),
+    /// How many backticks of the fence's end have come.
+    End(usize),
+}
+
+const FENCE: &str = "```";
+
+impl Default for FencedCalls {
+    fn default() -> Self {
+        Self::Fence(String::new())
+    }
+}
+
+impl Reader for FencedCalls {
+    fn push(&mut self, c: char, sink: &mut Sink) -> Step {
+        match self {
+            Self::Fence(line) if line.is_empty() && c.is_whitespace() => {}
+            Self::Fence(line) if line.is_empty() && c == '[' => *self = Self::List(PythonCalls::default()),
+            Self::Fence(line) if c == '\n' => match line.trim_end() {
+                FENCE | "```python" | "```py" => *self = Self::Lines(PythonCalls::default()),
+                _ => return Step::Broken,
+            },
+            Self::Fence(line) => {
+                line.push(c);
+                if !"```python".starts_with(line.trim_end()) || line.len() > WORD_MAX {
+                    return Step::Broken;
+                }
+            }
+            Self::List(calls) => return calls.push(c, sink),
+            Self::Lines(calls) if c == '`' && calls.is_between() => *self = Self::End(1),
+            Self::Lines(calls) => return calls.push(c, sink),
+            Self::End(ticks) if c == '`' => {
+                *ticks += 1;
+                if *ticks == FENCE.len() {
+                    return if sink.named { Step::Done } else { Step::Broken };
+                }
+            }
+            Self::End(_) => return Step::Broken,
+        }
+        Step::More
+    }
+}
+
 /// How much of an escape sequence has come.
 #[derive(Debug, Default)]
 enum Escape {
@@ -52,6 +101,11 @@ impl Default for At {
 }
 
 impl PythonCalls {
+    /// Between two calls.
+    fn is_between(&self) -> bool {
+        matches!(&self.at, At::Function(name) if name.is_empty())
+    }
+
     fn close(&mut self, c: char, sink: &mut Sink) -> Step {
         if self.open.pop() != Some(c) {
             return Step::Broken;

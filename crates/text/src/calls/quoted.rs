@@ -4,16 +4,18 @@ use super::{Reader, Sink, Step};
 use crate::stop::overlap;
 
 /// Stands on both sides of a text.
-const QUOTE: &str = "<|\"|>";
+pub(super) const QUOTE: &str = "<|\"|>";
 const HEAD: &str = "call:";
 /// Characters of the head, a key, or a value that is not text.
 const WORD_MAX: usize = 256;
 /// Levels that a value may have.
 const DEPTH_MAX: usize = 64;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct QuotedCall {
     at: At,
+    /// How [`QUOTE`] comes.
+    quote: String,
     /// What closes the open brackets, the innermost last.
     open: Vec<char>,
 }
@@ -31,13 +33,11 @@ enum At {
     Behind,
 }
 
-impl Default for At {
-    fn default() -> Self {
-        Self::Head(String::new())
-    }
-}
-
 impl QuotedCall {
+    pub fn new(quote: String) -> Self {
+        Self { at: At::Head(String::new()), quote, open: Vec::new() }
+    }
+
     fn close(&mut self, c: char, sink: &mut Sink) -> Step {
         if self.open.pop() != Some(c) {
             return Step::Broken;
@@ -77,14 +77,14 @@ impl QuotedCall {
             c if word.is_empty() && c.is_whitespace() => {}
             '{' | '[' if word.is_empty() => return self.begin(c, sink),
             ']' if word.is_empty() => return self.close(c, sink),
-            ',' | '}' | ']' if !word.starts_with('<') => {
+            ',' | '}' | ']' if word.chars().next() != self.quote.chars().next() => {
                 let word = std::mem::take(word);
                 sink.scalar(word.trim());
                 return self.behind(c, sink);
             }
             c if word.len() < WORD_MAX => {
                 word.push(c);
-                if word == QUOTE {
+                if *word == self.quote {
                     sink.arguments("\"");
                     self.at = At::Text(String::new());
                 }
@@ -108,7 +108,7 @@ impl Reader for QuotedCall {
             At::Key(key) if key.is_empty() && c == '}' => self.close(c, sink),
             At::Key(key) if c == ':' => {
                 let key = key.trim();
-                let bare = key.strip_prefix(QUOTE).and_then(|key| key.strip_suffix(QUOTE)).unwrap_or(key);
+                let bare = key.strip_prefix(&self.quote).and_then(|key| key.strip_suffix(&self.quote)).unwrap_or(key);
                 sink.quoted(bare);
                 sink.arguments(": ");
                 self.at = At::Value(String::new());
@@ -122,12 +122,12 @@ impl Reader for QuotedCall {
             At::Value(_) => self.value(c, sink),
             At::Text(held) => {
                 held.push(c);
-                if let Some(text) = held.strip_suffix(QUOTE) {
+                if let Some(text) = held.strip_suffix(&self.quote) {
                     sink.escaped(text);
                     sink.arguments("\"");
                     self.at = At::Behind;
                 } else {
-                    let tail = held.split_off(held.len() - overlap(held, QUOTE));
+                    let tail = held.split_off(held.len() - overlap(held, &self.quote));
                     sink.escaped(&std::mem::replace(held, tail));
                 }
                 Step::More
