@@ -7,5 +7,5 @@ demo:
 	@tools/demo.sh
 
 test:
-	@tools/setup.sh cc ffmpeg python
+	@tools/setup.sh cc ffmpeg python node
 	@tools/test.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing of the system: tools/setup.sh [cc] [ffmpeg] [python]
+# Installs what is missing of the system: tools/setup.sh [cc] [ffmpeg] [python] [node]
 # With root (or sudo without a password) through the package manager; otherwise says what to install. Only a C compiler and
 # Rust are indispensable: tests that lack another tool are skipped, with a line that says so.
 set -euo pipefail
@@ -15,6 +15,7 @@ have() {
         cc) command -v cc || command -v gcc || command -v clang ;;
         ffmpeg) command -v ffmpeg && command -v ffprobe ;;
         python) python3 -c 'import venv, ensurepip' ;;
+        node) command -v node && command -v npm ;;
     esac > /dev/null 2>&1
 }
 
@@ -28,6 +29,8 @@ packages() {
         python:apt-get) echo python3 python3-venv ;;
         python:dnf | python:apk) echo python3 ;;
         python:*) echo python ;;
+        node:brew) echo node ;;
+        node:*) echo nodejs npm ;;
     esac
 }
 
@@ -64,5 +67,10 @@ for tool in "$@"; do
         else
             echo "the Python packages of tests/e2e/requirements.txt could not be installed" >&2
         fi
+    fi
+    # Packages of node lie beside the test that needs them.
+    if [ "$tool" = node ] && have node && [ ! -e tests/e2e/node/node_modules/ai ]; then
+        npm install --silent --no-audit --no-fund --no-package-lock --prefix tests/e2e/node \
+            || echo "the packages of tests/e2e/node could not be installed" >&2
     fi
 done
