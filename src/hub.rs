@@ -176,13 +176,16 @@ fn is_needed(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Names and values.
+    type Variables = &'static [(&'static str, &'static str)];
+
     #[test]
     fn variables_say_where_the_hub_is() {
         let found = |set: &[(&str, &str)], cache: Option<&str>| {
             let variable = |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
             Hub::of_environment(variable, "/home/me".into(), cache.map(PathBuf::from))
         };
-        let caches: [(&[(&str, &str)], Option<&str>, &str); 6] = [
+        let caches: [(Variables, Option<&str>, &str); 6] = [
             (&[], None, "/home/me/.cache/huggingface/hub"),
             (&[("XDG_CACHE_HOME", "/cache")], None, "/cache/huggingface/hub"),
             (&[("XDG_CACHE_HOME", "/cache"), ("HF_HOME", "/hf")], None, "/hf/hub"),
