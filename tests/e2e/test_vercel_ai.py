@@ -11,7 +11,7 @@ from server import Server
 FOLDER = Path(__file__).with_name("node")
 
 if not (FOLDER / "node_modules").is_dir():
-    print("SKIPPED tests/e2e: the packages of tests/e2e/node are missing (npm install)")
+    print("NOT RUN tests/e2e: the packages of tests/e2e/node are missing (npm install)")
     raise unittest.SkipTest("the packages of tests/e2e/node are missing")
 
 
