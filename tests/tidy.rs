@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mistralrs", &["mistralrs-nn", "mistralrs-media", "mistralrs-text", "mistralrs-models", "mistralrs-engine"]),
     ("mistralrs-wire", &["mistralrs"]),
     ("mistralrs-server", &["mistralrs", "mistralrs-wire"]),
+    ("mistralrs-python", &["mistralrs", "mistralrs-wire"]),
     ("mistralrs-cli", &["mistralrs", "mistralrs-server"]),
 ];
 
@@ -36,7 +37,7 @@ const FIXTURES_MIB_MAX: u64 = 48;
 
 /// (what may not stand in source, folders it may stand in all the same). Tests are exempt.
 const FORBIDDEN: &[(&str, &[&str])] = &[
-    ("env::var", &["crates/cli/"]),
+    ("env::var", &["crates/cli/", "crates/python/"]),
     ("env::set_var", &[]),
     ("cfg(target_arch", &["crates/kernels/"]),
     ("is_x86_feature_detected", &["crates/kernels/"]),

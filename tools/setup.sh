@@ -61,11 +61,11 @@ for tool in "$@"; do
         [ "$tool" = cc ] && exit 1
     fi
     # Python packages go to an environment of the project's own.
-    if [ "$tool" = python ] && have python && [ ! -e .venv/ready ]; then
-        if python3 -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -r tests/e2e/requirements.txt; then
-            touch .venv/ready
+    if [ "$tool" = python ] && have python && ! cmp -s tests/requirements.txt .venv/ready; then
+        if python3 -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt; then
+            cp tests/requirements.txt .venv/ready
         else
-            echo "the Python packages of tests/e2e/requirements.txt could not be installed" >&2
+            echo "the Python packages of tests/requirements.txt could not be installed" >&2
         fi
     fi
     # Packages of node lie beside the test that needs them.

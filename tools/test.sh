@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, lints, all tests, and the end-to-end test with OpenAI's own client. Skipped tests are counted; CI takes none.
+# Format, lints, all tests, the end-to-end tests with other people's clients, and those of the Python module. Skipped tests are counted; CI takes none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,8 +15,9 @@ if ! cargo test --workspace --locked -- --show-output > "$log" 2>&1; then
 fi
 if [ -e .venv/ready ]; then
     .venv/bin/python -m unittest discover -s tests/e2e >> "$log" 2>&1 || { tail -n 60 "$log"; exit 1; }
+    { tools/python.sh && .venv/bin/python -m pytest -q; } >> "$log" 2>&1 || { tail -n 100 "$log"; exit 1; }
 else
-    echo "SKIPPED tests/e2e: the Python environment is missing" >> "$log"
+    echo "SKIPPED tests/e2e and tests/python: the Python environment is missing" >> "$log"
 fi
 
 passed=$(grep -oE '^test result: ok\. [0-9]+ passed' "$log" | grep -oE '[0-9]+' | paste -sd+ | bc 2> /dev/null || grep -c '^test .* ok$' "$log")
