@@ -85,6 +85,7 @@ fn tell(callback: &Py<PyAny>, progress: &Progress) {
         Task::Download(file) => file,
         Task::Calibrate => "calibrate",
         Task::Load => "load",
+        Task::Quantise => "quantise",
     };
     let told =
         |py: Python<'_>| callback.call1(py, (task, progress.done, progress.total)).map_err(|e| e.write_unraisable(py, None));
