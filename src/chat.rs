@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use text::Grammar;
 
 use crate::calls;
+use crate::documents::{DocumentOptions, Places};
 use crate::tools::{ServerTool, ToolBox};
 
 /// Rounds of functions that run here, where a request does not say how many.
@@ -107,6 +108,8 @@ pub enum Part {
     Audio(MediaSource, AudioOptions),
     /// A clip, and what is wanted of it.
     Video(MediaSource, VideoOptions),
+    /// A PDF, whose pages are looked at, or a text.
+    Document(MediaSource, DocumentOptions),
 }
 
 /// A media part of a request.
@@ -183,13 +186,12 @@ impl ChatRequest {
         Self { messages: vec![message], ..Self::default() }
     }
 
-    /// Media items in the order in which they are said, those of messages `since` behind its own included.
-    pub(crate) fn media<'a>(&'a self, since: &'a [Message]) -> Vec<Item<'a>> {
+    /// Media items in the order in which they are said, those of messages `since` behind its own included. Documents have been read.
+    pub(crate) fn media<'a>(&'a self, since: &'a [Message], places: &Places) -> Vec<Item<'a>> {
         let mut found = Vec::new();
         for (i, message) in self.messages.iter().chain(since).enumerate() {
-            let Content::Parts(parts) = &message.content else { continue };
-            let places = (0..).map(|j| format!("messages[{i}].content[{j}]"));
-            found.extend(places.zip(parts).filter_map(|(param, part)| part.item(param)));
+            let place = |j| places.get(&(i, j)).cloned().unwrap_or_else(|| format!("messages[{i}].content[{j}]"));
+            found.extend(message.parts().iter().enumerate().filter_map(|(j, part)| part.item(place(j))));
         }
         found
     }
@@ -221,7 +223,7 @@ impl Part {
     pub fn source(&self) -> Option<&MediaSource> {
         match self {
             Self::Text(_) => None,
-            Self::Image(source, _) | Self::Audio(source, _) | Self::Video(source, _) => Some(source),
+            Self::Image(source, _) | Self::Audio(source, _) | Self::Video(source, _) | Self::Document(source, _) => Some(source),
         }
     }
 
@@ -229,13 +231,13 @@ impl Part {
     pub fn source_mut(&mut self) -> Option<&mut MediaSource> {
         match self {
             Self::Text(_) => None,
-            Self::Image(source, _) | Self::Audio(source, _) | Self::Video(source, _) => Some(source),
+            Self::Image(source, _) | Self::Audio(source, _) | Self::Video(source, _) | Self::Document(source, _) => Some(source),
         }
     }
 
     fn item(&self, param: String) -> Option<Item<'_>> {
         let (source, wanted) = match self {
-            Self::Text(_) => return None,
+            Self::Text(_) | Self::Document(..) => return None,
             Self::Image(source, options) => (source, Wanted::Image(*options)),
             Self::Audio(source, options) => (source, Wanted::Audio(*options)),
             Self::Video(source, options) => (source, Wanted::Video(*options)),
@@ -263,6 +265,14 @@ impl From<&str> for MediaSource {
 }
 
 impl Message {
+    /// What is said in parts.
+    pub fn parts(&self) -> &[Part] {
+        match &self.content {
+            Content::Text(_) => &[],
+            Content::Parts(parts) => parts,
+        }
+    }
+
     fn for_template(&self, shown_as: impl Fn(MediaKind) -> MediaKind) -> Value {
         let media = |kind| json!({"type": shown_as(kind).name()});
         let part = |part: &Part| match part {
@@ -270,6 +280,8 @@ impl Message {
             Part::Image(..) => media(MediaKind::Image),
             Part::Audio(..) => media(MediaKind::Audio),
             Part::Video(..) => media(MediaKind::Video),
+            // Read before.
+            Part::Document(..) => Value::Null,
         };
         let content = match &self.content {
             Content::Text(text) => Value::String(text.clone()),

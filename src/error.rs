@@ -57,6 +57,8 @@ pub enum Fault {
     Invalid,
     /// A media item cannot be fetched or decoded.
     Media(MediaKind),
+    /// A document cannot be fetched or read.
+    Document,
     /// The model does not take this kind of media.
     Modality,
     /// The item lies where this process may not look.

@@ -1,6 +1,7 @@
 //! URLs → bytes, within limits and within what the caller allows.
 
 mod folder;
+mod local;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -215,7 +216,7 @@ impl Fetcher {
         let (path, files, kind) = (path.to_path_buf(), self.files.clone(), place.kind);
         let read = tokio::task::spawn_blocking(move || match kind {
             MediaKind::Video if path.is_dir() => folder::read(&path, &files).map(|frames| Fetched::Frames(frames, None)),
-            _ => read_file(&path, &files, kind).map(Fetched::File),
+            _ => local::read(&path, &files, kind).map(Fetched::File),
         });
         let read = read.await.map_err(|_| place.unusable("reading the file failed"))?;
         read.map_err(|(fault, reason)| place.fault(fault, reason))
@@ -275,28 +276,6 @@ fn forbidden() -> (Fault, String) {
     (Fault::Forbidden, "local files may not be read from here".to_string())
 }
 
-fn read_file(path: &Path, files: &FileAccess, kind: MediaKind) -> Result<Vec<u8>, (Fault, String)> {
-    let unusable = |reason: String| (Fault::Media(kind), reason);
-    let path = match files {
-        FileAccess::None => return Err(forbidden()),
-        FileAccess::All => path.to_path_buf(),
-        FileAccess::Below(folders) => {
-            let real = path.canonicalize().map_err(|_| forbidden())?;
-            let inside = |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
-            if folders.iter().any(inside) { real } else { return Err(forbidden()) }
-        }
-    };
-    let cannot = |e: std::io::Error| unusable(format!("cannot read {}: {e}", path.display()));
-    let metadata = std::fs::metadata(&path).map_err(cannot)?;
-    if !metadata.is_file() {
-        return Err(unusable(format!("{} is not a regular file", path.display())));
-    }
-    if metadata.len() > BYTES_MAX as u64 {
-        return Err((Fault::TooLarge, too_large(BYTES_MAX)));
-    }
-    std::fs::read(&path).map_err(cannot)
-}
-
 /// `data:image/png;base64,…` The declared type is not looked at: the bytes say what they are.
 fn data(text: &str, place: &Place<'_>) -> Result<Vec<u8>, Error> {
     let (head, body) = text.split_once(',').ok_or_else(|| place.unusable("a data URL looks like data:image/png;base64,..."))?;
@@ -346,29 +325,64 @@ mod tests {
     }
 
     #[test]
-    fn files_only_where_allowed() {
+    fn r7_files_only_where_allowed() {
         let folder = tempfile::tempdir().unwrap();
         let (inside, outside) = (folder.path().join("in"), folder.path().join("out"));
-        for side in [&inside, &outside] {
-            std::fs::create_dir(side).unwrap();
-            std::fs::write(side.join("a.txt"), "a").unwrap();
+        for side in [&inside, &outside, &folder.path().join("inside")] {
+            std::fs::create_dir_all(side.join("deep")).unwrap();
+            std::fs::write(side.join("deep/a #1.txt"), "a").unwrap();
         }
+        std::fs::File::create(inside.join("large")).unwrap().set_len(8 << 30).unwrap();
         #[cfg(unix)]
-        std::os::unix::fs::symlink(outside.join("a.txt"), inside.join("link.txt")).unwrap();
-        let below = FileAccess::Below(vec![inside.clone()]);
+        {
+            use std::os::unix::fs::symlink;
+            symlink(outside.join("deep/a #1.txt"), inside.join("link.txt")).unwrap();
+            symlink(inside.join("deep/a #1.txt"), inside.join("good.txt")).unwrap();
+            symlink("/dev/zero", inside.join("zero")).unwrap();
+            symlink(inside.join("nothing"), inside.join("dangling")).unwrap();
+            let pipe = std::process::Command::new("mkfifo").arg(inside.join("pipe")).status().unwrap();
+            assert!(pipe.success());
+        }
+        let below = FileAccess::Below(vec![outside.join("missing root"), inside.clone()]);
+        let file = "deep/a%20%231.txt";
+        let url = |path: &str| format!("file://{}/{path}", folder.path().display());
+        let none = [url(&format!("in/{file}")), url("in/missing"), url("in"), "file:///dev/zero".into()];
+        for url in none {
+            assert_eq!(fault(FileAccess::None, &url), Some((Fault::Forbidden, FORBIDDEN.into())), "{url}");
+        }
         let cases = [
-            (FileAccess::All, inside.join("a.txt"), true),
-            (FileAccess::None, inside.join("a.txt"), false),
-            (below.clone(), inside.join("a.txt"), true),
-            (below.clone(), inside.join("../out/a.txt"), false),
-            (below.clone(), inside.join("link.txt"), !cfg!(unix)),
-            (below, outside.join("missing.txt"), false),
+            (url(&format!("in/{file}")), None),
+            (url("in/good.txt"), None),
+            (url(&format!("out/{file}")), Some(Fault::Forbidden)),
+            (url(&format!("inside/{file}")), Some(Fault::Forbidden)),
+            (url(&format!("in/../out/{file}")), Some(Fault::Forbidden)),
+            (url(&format!("in/%2e%2e/out/{file}")), Some(Fault::Forbidden)),
+            (url("in/link.txt"), Some(Fault::Forbidden)),
+            (url("in/zero"), Some(Fault::Forbidden)),
+            (url("in/dangling"), Some(Fault::Forbidden)),
+            (url("in/missing"), Some(Fault::Forbidden)),
+            ("file:///proc/self/environ".into(), Some(Fault::Forbidden)),
+            (url("in"), Some(Fault::Media(MediaKind::Image))),
+            (url("in/pipe"), Some(Fault::Media(MediaKind::Image))),
+            (url("in/large"), Some(Fault::TooLarge)),
         ];
-        for (files, path, allowed) in cases {
-            let result = fetch(files.clone(), &format!("file://{}", path.display()), MediaKind::Image);
-            assert_eq!(result.is_ok(), allowed, "{files:?} {path:?}");
-            let forbidden = matches!(result, Err(Error::Request { fault: Fault::Forbidden, .. }));
-            assert_eq!(forbidden, !allowed, "{files:?} {path:?}");
+        let cases = cases.into_iter().filter(|(url, _)| cfg!(unix) || !url.contains("good"));
+        for (url, expected) in cases {
+            let found = fault(below.clone(), &url);
+            assert_eq!(found.as_ref().map(|(fault, _)| *fault), expected, "{url}");
+            // Nothing is learnt of what is there.
+            assert!(expected != Some(Fault::Forbidden) || found.unwrap().1 == FORBIDDEN, "{url}");
+        }
+        assert_eq!(fault(FileAccess::All, &url(&format!("out/{file}"))), None);
+        assert_eq!(fault(FileAccess::All, &url("in/pipe")).unwrap().0, Fault::Media(MediaKind::Image));
+    }
+
+    const FORBIDDEN: &str = "local files may not be read from here";
+
+    fn fault(files: FileAccess, url: &str) -> Option<(Fault, String)> {
+        match fetch(files, url, MediaKind::Image) {
+            Err(Error::Request { fault, reason, .. }) => Some((fault, reason)),
+            other => other.map(|_| ()).err().map(|e| panic!("{url}: {e}")),
         }
     }
 
@@ -414,5 +428,21 @@ mod tests {
         assert_eq!((outer_hits.load(Ordering::SeqCst), inner_hits.load(Ordering::SeqCst)), (1, 0));
         let both = fetch(&[first.clone(), second], format!("http://{first}/a.png"));
         assert_eq!(both.unwrap(), Fetched::File(b"hi".to_vec()));
+    }
+
+    #[test]
+    fn r6_downloads_that_lie_or_fail_are_refused() {
+        let cases = [
+            ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "the server answered 404"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nhi", "cannot download it"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n", "cannot download it"),
+            ("nonsense\r\n\r\n", "cannot download it"),
+        ];
+        for (answer, expected) in cases {
+            let (port, _) = origin(answer.into());
+            let message =
+                fetch(FileAccess::None, &format!("http://127.0.0.1:{port}/a.png"), MediaKind::Image).unwrap_err().to_string();
+            assert!(message.contains(expected), "{answer:?}: {message}");
+        }
     }
 }

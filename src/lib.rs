@@ -27,6 +27,7 @@ mod calls;
 mod chat;
 mod constraint;
 mod demo;
+mod documents;
 mod embed;
 mod error;
 mod fetch;
@@ -45,12 +46,15 @@ mod source;
 mod tools;
 mod topology;
 
-pub use ::media::{AudioOptions, Detail, Ffmpeg, Image, ImageOptions, OptionError, VideoOptions};
+pub use ::media::{
+    AudioOptions, Detail, Ffmpeg, Image, ImageOptions, OptionError, PageOptions, PdfReader, VideoOptions, write_pages,
+};
 pub use answer::{Answer, AnswerStream, Delta, Finish, Piece, Summary, Token};
 pub use boxes::BoundingBox;
 pub use cached::CachedModel;
 pub use calls::{Call, CallDelta};
 pub use chat::{ChatRequest, Content, MediaSource, Message, Part, ROUNDS_USUAL, RawPrompt, ToolChoice};
+pub use documents::DocumentOptions;
 pub use embed::Embedding;
 pub use engine::{Dry, Sampling, Stats, Timings, Usage};
 pub use error::{Error, Fault};
@@ -63,6 +67,7 @@ pub use media::{Extent, Received, Spent};
 pub use models::{FAMILIES, Family};
 pub use nn::{Coverage, KvFormat, MediaKind, Organization, Quant, Reading};
 pub use plan::MemoryPlan;
+pub use prepare::MEDIA_MAX;
 pub use preview::{ControlTokens, Preview};
 pub use reach::Reach;
 pub use source::ModelSource;

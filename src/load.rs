@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use ::media::ImageOptions;
+use ::media::{ImageOptions, PdfReader};
 use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, Marker, ModelError, Processor};
 use nn::{Coverage, DType, Files, Footprint, KvFormat, LoadSettings, NnError, Organization, Quant, Reading};
@@ -54,6 +54,8 @@ pub struct LoadOptions {
     pub reach: Reach,
     /// What is wanted of pictures, where requests leave it open.
     pub pictures: ImageOptions,
+    /// Who reads PDFs of requests.
+    pub pdf_reader: PdfReader,
     /// Tokens of a sequence, where fewer than the model's own limit are wanted.
     pub context_max: Option<usize>,
     /// What it may take to serve requests.
@@ -152,6 +154,7 @@ pub(crate) struct Inner {
     pub fetcher: Fetcher,
     pub media: MediaCache,
     pub pictures: ImageOptions,
+    pub pdf_reader: PdfReader,
     pub engine: Engine,
     pub workers: tokio::sync::Semaphore,
     pub importance: Option<Coverage>,
@@ -182,6 +185,7 @@ impl LoadOptions {
             files: FileAccess::All,
             reach: Reach::Anywhere,
             pictures: ImageOptions::default(),
+            pdf_reader: PdfReader::Here,
             context_max: None,
             capacity: Capacity::default(),
             reading: Reading::Whole,
@@ -318,6 +322,7 @@ impl Inner {
             fetcher: Fetcher::new(options.files.clone(), options.reach.clone())?,
             media: MediaCache::new(options.capacity.media_bytes_max)?,
             pictures: options.pictures,
+            pdf_reader: options.pdf_reader.clone(),
             engine,
             workers: tokio::sync::Semaphore::new(workers),
             importance,

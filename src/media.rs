@@ -233,6 +233,7 @@ mod tests {
 
     use super::*;
 
+    /// M13 of docs/reliability.md.
     #[test]
     fn an_item_is_found_by_all_that_it_depends_on() {
         let cache = MediaCache::new(0).unwrap();

@@ -21,7 +21,7 @@ use crate::load::Inner;
 use crate::machine::Memory;
 use crate::media::{Made, Raw, Received, Spent};
 use crate::plan::amount;
-use crate::{Error, Fault};
+use crate::{Error, Fault, documents};
 
 /// What the engine is given.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ pub(crate) struct Prepared {
 }
 
 /// Tells the workers when the request is gone that they work for.
-struct Guard(Interest);
+pub(crate) struct Guard(pub Interest);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -50,6 +50,8 @@ impl Drop for Guard {
     }
 }
 
+/// Pictures, sounds and clips of a request, pages of documents included.
+pub const MEDIA_MAX: usize = 64;
 /// What DRY sees no repetition over, unless the request says otherwise.
 const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
@@ -57,7 +59,9 @@ const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest, past: &Past) -> Result<Prepared, Error> {
     let began = Instant::now();
     request.sampling.validate().map_err(refused)?;
-    let mut media = if request.prompt.is_none() { request.media(&past.messages) } else { Vec::new() };
+    let (request, places) = documents::read(inner, request).await?;
+    let request = request.as_ref();
+    let mut media = if request.prompt.is_none() { request.media(&past.messages, &places) } else { Vec::new() };
     media.iter_mut().for_each(|item| item.wanted = item.wanted.or(&inner.pictures));
     check(inner, &media)?;
     let offer = Offer::read(inner, request, past)?;
@@ -119,12 +123,14 @@ async fn fetched(inner: &Inner, media: Vec<Item<'_>>) -> Result<Vec<Raw>, Error>
     try_join_all(fetch).await
 }
 
-/// The request with the bytes of its media in the places of their URLs: they are fetched once, however many prompts come of it.
-pub(crate) async fn pinned(inner: &Inner, request: &ChatRequest) -> Result<ChatRequest, Error> {
-    let media = request.media(&[]);
+/// The request with documents read, and the bytes of its media in the places of their URLs: they are fetched once, however many prompts
+/// come of it.
+pub(crate) async fn pinned(inner: &Arc<Inner>, request: &ChatRequest) -> Result<ChatRequest, Error> {
+    let (request, places) = documents::read(inner, request).await?;
+    let media = request.media(&[], &places);
     check(inner, &media)?;
     let fetched = fetched(inner, media).await?;
-    let mut pinned = request.clone();
+    let mut pinned = request.into_owned();
     let parts = pinned.messages.iter_mut().flat_map(|message| match &mut message.content {
         Content::Text(_) => [].iter_mut(),
         Content::Parts(parts) => parts.iter_mut(),
@@ -175,6 +181,10 @@ pub(crate) fn refused(e: EngineError) -> Error {
 
 /// Refuses media that the family does not take, and options that make no sense.
 fn check(inner: &Inner, media: &[Item]) -> Result<(), Error> {
+    if let Some(item) = media.get(MEDIA_MAX) {
+        let reason = format!("a request may have {MEDIA_MAX} pictures, sounds and clips");
+        return Err(Error::request(&item.param, Fault::Invalid, reason));
+    }
     for item in media {
         let kind = item.wanted.kind();
         if !inner.family.modalities.contains(&kind) {

@@ -49,6 +49,7 @@ fn encoded(stats: Stats) -> (usize, usize) {
     (stats.encoded, stats.encoder_hits)
 }
 
+/// M14 of docs/reliability.md.
 #[tokio::test]
 async fn a_second_question_about_a_picture_reads_only_what_is_new() {
     for name in fixtures::names().unwrap() {
@@ -194,6 +195,7 @@ async fn every_tokenizer_can_follow_a_grammar() {
     }
 }
 
+/// G3 of docs/reliability.md.
 #[tokio::test]
 async fn grammars_out_of_all_proportion_are_refused() {
     let model = load("qwen2_vl", Capacity::default()).await;

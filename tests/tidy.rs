@@ -351,3 +351,17 @@ fn the_readme_lists_the_families() {
         assert!(readme.contains(&row), "README.md lacks the row\n{row}");
     }
 }
+
+#[test]
+fn what_is_promised_is_tested() {
+    let table = read("docs/reliability.md");
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().trim_matches('`').to_string()).collect::<Vec<_>>();
+    let rows: Vec<_> =
+        table.lines().map(cells).filter(|row| row.len() == 6 && row[1].ends_with(|c: char| c.is_ascii_digit())).collect();
+    assert!(rows.len() > 50, "{} rows", rows.len());
+    let tests: Vec<String> = sources(true).iter().map(|file| read(file)).filter(|source| source.contains("test]")).collect();
+    let says = |source: &str, id: &str| has_word(source, id) || source.contains(&format!("{}_", id.to_lowercase()));
+    let shown = |row: &[String]| tests.iter().any(|source| source.contains(&format!("fn {}(", row[4])) && says(source, &row[1]));
+    let wrong = rows.iter().filter(|row| !shown(row)).map(|row| format!("{}: there is no {} that names it", row[1], row[4]));
+    report("docs/reliability.md", wrong.collect());
+}

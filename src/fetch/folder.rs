@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nn::MediaKind;
 
-use super::{FRAMES_BYTES_MAX, FileAccess, forbidden, read_file, too_large};
+use super::{FRAMES_BYTES_MAX, FileAccess, forbidden, local, too_large};
 use crate::Fault;
 
 const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
@@ -39,7 +39,7 @@ pub fn read(folder: &Path, files: &FileAccess) -> Result<Vec<Vec<u8>>, (Fault, S
     }
     let (mut frames, mut bytes) = (Vec::new(), 0);
     for path in pictures {
-        let frame = read_file(&path, files, MediaKind::Video)?;
+        let frame = local::read(&path, files, MediaKind::Video)?;
         bytes += frame.len();
         if bytes > FRAMES_BYTES_MAX {
             return Err((Fault::TooLarge, too_large(FRAMES_BYTES_MAX)));

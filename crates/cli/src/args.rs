@@ -55,6 +55,9 @@ pub enum Command {
         /// Folder that they go to
         folder: PathBuf,
     },
+    /// Write the pages of a PDF as the server reads them
+    #[command(name = crate::pages::COMMAND, hide = true)]
+    Pages(PagesOptions),
 }
 
 /// Which model, and how it is loaded.
@@ -405,6 +408,14 @@ pub struct BenchOptions {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PagesOptions {
+    pub file: PathBuf,
+    pub first: usize,
+    /// 0 for the last of all
+    pub last: usize,
 }
 
 #[derive(Debug, Args)]

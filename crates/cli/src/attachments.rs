@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use mistralrs::{ImageOptions, MediaSource, Part};
+use mistralrs::{DocumentOptions, ImageOptions, MediaSource, Part};
 
 use crate::args::ClipOptions;
 
@@ -13,6 +13,7 @@ pub enum Kind {
     Image,
     Audio,
     Video,
+    Document,
 }
 
 /// A file or URL, and what it is taken for.
@@ -22,18 +23,19 @@ pub struct Attachment {
     pub place: String,
 }
 
-/// `--image`, `--audio` and `--video` in the order in which they stand on the command line.
+/// `--image`, `--audio`, `--video` and `--document` in the order in which they stand on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Attachments(pub Vec<Attachment>);
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Image, Self::Audio, Self::Video];
+    pub const ALL: [Self; 4] = [Self::Image, Self::Audio, Self::Video, Self::Document];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Image => "image",
             Self::Audio => "audio",
             Self::Video => "video",
+            Self::Document => "document",
         }
     }
 
@@ -44,6 +46,7 @@ impl Kind {
             }
             Self::Audio => "Sound that the question is about: path or URL",
             Self::Video => "Clip that the question is about: path, folder of pictures, or URL",
+            Self::Document => "PDF, whose pages are looked at, or text that the question is about: path or URL",
         }
     }
 
@@ -70,6 +73,7 @@ impl Attachment {
             Kind::Image => Part::Image(source, ImageOptions::default()),
             Kind::Audio => Part::Audio(source, clip.of_sound()),
             Kind::Video => Part::Video(source, clip.checked()?),
+            Kind::Document => Part::Document(source, DocumentOptions::default()),
         })
     }
 }

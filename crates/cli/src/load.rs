@@ -10,7 +10,7 @@ use mistralrs::{
 };
 
 use crate::args::ModelOptions;
-use crate::environment;
+use crate::{environment, pages};
 
 const DEMO_NOTICE: &str =
     "no model given (-m): the built-in demo model answers; it knows drawn shapes, their colours, numbers and places";
@@ -58,6 +58,7 @@ pub fn options_of(options: ModelOptions) -> Result<LoadOptions> {
         jinja_explicit: options.jinja_explicit,
         dialect: options.tool_dialect,
         pictures,
+        pdf_reader: pages::reader(),
         context_max: options.max_seq_len,
         capacity,
         reading: options.reading,

@@ -12,6 +12,7 @@ mod doctor;
 mod environment;
 mod families;
 mod load;
+mod pages;
 mod quantize;
 mod run;
 mod serve;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
                     Ok(())
                 }
                 Command::Man { folder } => Ok(clap_mangen::generate_to(Arguments::command(), folder)?),
+                Command::Pages(options) => pages::write(&options),
             }
         })
     });

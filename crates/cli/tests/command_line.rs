@@ -57,6 +57,27 @@ fn several_pictures_and_a_quantised_model() {
     assert!(text(&output.stderr).contains("5 tokens"), "{}", text(&output.stderr));
 }
 
+/// M15 of docs/reliability.md: the program that reads a PDF is this one.
+#[test]
+fn a_document_is_a_text_or_the_pages_of_a_pdf() {
+    const PDF: &str = "%PDF-1.4\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n2 0 obj\n<< /Type /Pages /Kids [3 0 R 3 0 R] \
+        /Count 2 >>\nendobj\n3 0 obj\n<< /Type /Page /Parent 2 0 R /MediaBox [0 0 100 100] >>\nendobj\ntrailer\n<< /Root 1 0 R >>\n";
+    let folder = tempfile::tempdir().unwrap();
+    let cases = [
+        ("a.pdf", PDF, Ok("(50 of media)")),
+        ("a.txt", "Roses are red.", Ok("(0 of media)")),
+        ("b.pdf", "%PDF-1.4\nnothing", Err("the PDF data is damaged or incomplete")),
+    ];
+    for (name, content, expected) in cases {
+        let file = folder.path().join(name);
+        std::fs::write(&file, content).unwrap();
+        let output = mistralrs(&["run", "--document", file.to_str().unwrap(), "-i", "What is there?", "--max-tokens", "2"]);
+        let rest = text(&output.stderr);
+        assert_eq!(output.status.success(), expected.is_ok(), "{name}: {rest}");
+        assert!(rest.contains(expected.unwrap_or_else(|message| message)), "{name}: {rest}");
+    }
+}
+
 #[test]
 fn a_slice_of_a_nested_model_is_loaded_by_its_name() {
     let model = |name| fixtures::model(name).unwrap().display().to_string();

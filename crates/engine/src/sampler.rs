@@ -214,6 +214,7 @@ mod tests {
         assert!((logprobs.chosen - (2.0f32 / 3.0).ln()).abs() < 1e-6 && (logprobs.top[1].1 - (1.0f32 / 3.0).ln()).abs() < 1e-6);
     }
 
+    /// E6 of docs/reliability.md.
     #[test]
     fn what_is_not_a_number_is_refused() {
         for logits in [vec![f32::NAN, 1.0], vec![1.0, f32::NAN], vec![f32::INFINITY], vec![f32::NEG_INFINITY; 2], vec![]] {

@@ -45,6 +45,9 @@ pub enum MediaError {
         /// The limit, with unit.
         allowed: String,
     },
+    /// A PDF that nobody may read without its password, or that is encrypted in an unknown way.
+    #[error("the PDF is encrypted; send it without a password")]
+    Locked,
     /// The clip has no frames.
     #[error("the video has no frames")]
     NoFrames,

@@ -22,6 +22,7 @@ const ATTENTION: Duration = Duration::from_millis(200);
 pub enum Medium {
     Audio,
     Video,
+    Pdf,
 }
 
 impl Medium {
@@ -29,6 +30,7 @@ impl Medium {
         match self {
             Self::Audio => "audio",
             Self::Video => "video",
+            Self::Pdf => "PDF",
         }
     }
 
@@ -36,6 +38,7 @@ impl Medium {
         let instead = match self {
             Self::Audio => "WAV, MP3, FLAC, OGG Vorbis or M4A",
             Self::Video => "an animated GIF, WebP or PNG",
+            Self::Pdf => "its pages as pictures",
         };
         MediaError::NoFfmpeg { what: self.name(), instead }
     }
@@ -89,11 +92,16 @@ impl Process {
         command.args(before_input).arg("-i").arg(input).args(after_input);
         // With this variable set, the program writes a report beside itself.
         command.env_remove("FFREPORT");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().map_err(|e| match e.kind() {
+        Self::run(command, terms).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => terms.medium.needs_program(),
             _ => system(e),
-        })?;
+        })
+    }
+
+    /// Any program, its output a pipe.
+    pub fn run(mut command: Command, terms: &Terms) -> io::Result<(Self, BufReader<Output>)> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
         let pipe = child.stdout.take();
         let process = Self { child };
         process.restrain(&terms.limits);

@@ -25,6 +25,8 @@ pub struct Limits {
     pub audio_bytes_max: usize,
     /// Channels of a sound.
     pub audio_channels_max: usize,
+    /// Pages of a PDF that are read.
+    pub pages_max: usize,
     /// Time that a program may take to decode one file, in seconds.
     pub decoding_seconds_max: u64,
 }
@@ -43,6 +45,7 @@ impl Default for Limits {
             audio_skipped_seconds_max: 7200,
             audio_bytes_max: 256 << 20,
             audio_channels_max: 8,
+            pages_max: 32,
             decoding_seconds_max: 30,
         }
     }

@@ -96,6 +96,7 @@ fn bmp(width: i32, height: i32) -> Vec<u8> {
     out
 }
 
+/// M1, M4 of docs/reliability.md.
 #[test]
 fn hostile_pictures_are_refused_in_one_line_before_anything_is_allocated() {
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
@@ -130,6 +131,7 @@ fn hostile_pictures_are_refused_in_one_line_before_anything_is_allocated() {
     }
 }
 
+/// M2 of docs/reliability.md.
 #[test]
 fn cut_and_flipped_pictures_never_panic() {
     let mut random = fastrand::Rng::with_seed(1);
@@ -154,6 +156,7 @@ fn cut_and_flipped_pictures_never_panic() {
     }
 }
 
+/// M7 of docs/reliability.md.
 #[test]
 fn clips_keep_to_the_limits() {
     let clip = read("media/motion_64x64_5fps.gif");
@@ -203,6 +206,7 @@ fn what_is_no_clip_is_refused_in_one_line() {
     }
 }
 
+/// M5, M6 of docs/reliability.md.
 #[test]
 fn hostile_containers_are_refused_by_the_program() {
     let mp4 = read("media/motion_128x96_12fps.mp4");

@@ -176,6 +176,7 @@ fn sizes_that_lie_do_no_harm() {
     assert_eq!(decode(half[..244].to_vec()).unwrap().samples.len(), 100);
 }
 
+/// M8 of docs/reliability.md.
 #[test]
 fn sounds_keep_to_the_limits() {
     let base = Limits::default();
@@ -224,6 +225,7 @@ fn a_part_is_what_is_heard_in_the_meantime() {
     }
 }
 
+/// M9 of docs/reliability.md.
 #[test]
 fn cut_and_flipped_sounds_never_panic() {
     let mut random = fastrand::Rng::with_seed(1);

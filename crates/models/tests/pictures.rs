@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use media::{Detail, Image, ImageOptions};
-use mistralrs_models::{Family, Media, Processed};
-use nn::Files;
+use mistralrs_models::{Family, Media, ModelError, Processed};
+use nn::{Files, MediaKind};
 
 const NONE: ImageOptions = ImageOptions { detail: None, min_pixels: None, max_pixels: None, max_tokens: None, max_edge: None };
 
@@ -58,5 +58,25 @@ fn pictures_are_shown_as_they_are_wanted() {
         let made = processed(name, options);
         let found = (made.tokens(), (made.views.len(), (made.views[0].width(), made.views[0].height())));
         assert_eq!(found, (tokens, (views, size)), "{name} {options:?}");
+    }
+}
+
+/// M3: pictures of every size are seen or refused.
+#[test]
+fn no_size_is_too_odd() {
+    for name in fixtures::names().unwrap() {
+        let files = Files::Folder(fixtures::model(&name).unwrap());
+        let family = Family::of(&files).unwrap();
+        if !family.modalities.contains(&MediaKind::Image) {
+            continue;
+        }
+        let processor = (family.processor)(&files).unwrap();
+        for (width, height) in [(1, 1), (1, 64), (64, 1), (3, 7), (1, 4096), (4096, 1), (27, 29), (2, 16_384), (447, 449)] {
+            let image = Image::new(width, height, vec![128; width * height * 3]).unwrap();
+            match processor.process(Media::Image(image, NONE)) {
+                Ok(made) => assert!(made.tokens() > 0 && !made.views.is_empty(), "{name}: {width} x {height}"),
+                Err(e) => assert!(matches!(e, ModelError::Unusable(_)), "{name}: {width} x {height}: {e}"),
+            }
+        }
     }
 }

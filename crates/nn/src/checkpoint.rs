@@ -424,6 +424,7 @@ mod tests {
         assert_eq!(checkpoint.leftover(), ["x.weight"]);
     }
 
+    /// F5, F6 of docs/reliability.md.
     #[test]
     fn says_what_is_wrong_and_where() {
         type Setup = fn(&Path);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use mistralrs::{AnswerStream, ChatRequest, Content, MediaSource, Message, Model, Part, ToolChoice, WebSearchOptions};
+use wire::content::UPLOADED;
 
 use crate::edge::{Keys, Phase, Phases};
 use crate::error::Failure;
@@ -12,9 +13,6 @@ use crate::metrics::Recorder;
 use crate::responses::Kept;
 use crate::settings::Settings;
 use crate::shelf::Shelf;
-
-/// How a URL names media that were uploaded.
-const UPLOADED: &str = "media:";
 
 /// The state of a server. Clones share it.
 #[derive(Clone)]

@@ -13,13 +13,16 @@ mod answers;
 mod app;
 mod chat;
 mod completions;
+mod docs;
 mod edge;
+mod embeddings;
 mod error;
 mod messages;
 mod metrics;
 mod payload;
 mod places;
 mod responses;
+mod routes;
 mod settings;
 mod shelf;
 mod tokens;
@@ -32,8 +35,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use mistralrs::{Model, ToolKind};
+use mistralrs::{MEDIA_MAX, Model, ToolKind};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -65,25 +67,10 @@ impl Server {
     /// All routes, with what stands before them.
     pub fn router(&self) -> Router {
         let app = &self.0;
-        let router = Router::new()
-            .route("/", get(about))
-            .route("/health", get(health))
-            .route("/metrics", get(metrics))
-            .route("/v1/models", get(models))
-            .route("/v1/models/{*id}", get(model))
-            .route("/v1/chat/completions", post(chat::completions))
-            .route("/v1/chat/completions/input_tokens", post(tokens::of_chat))
-            .route("/v1/completions", post(completions::completions))
-            .route("/v1/responses", post(responses::create))
-            .route("/v1/responses/input_tokens", post(responses::input_tokens))
-            .route("/v1/responses/{id}", get(responses::show).delete(responses::delete))
-            .route("/v1/messages", post(messages::create))
-            .route("/v1/messages/count_tokens", post(messages::count_tokens))
-            .route("/v1/audio/transcriptions", post(transcriptions::create))
-            .route("/v1/media", post(uploads::create))
-            .route("/v1/media/{id}", get(uploads::show).delete(uploads::delete))
-            .route("/tokenize", post(tokens::tokenize))
-            .route("/detokenize", post(tokens::detokenize))
+        let router = routes::all()
+            .into_iter()
+            .fold(Router::new(), |router, route| router.route(route.path, route.handler))
+            .merge(docs::router())
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             // Bodies are bounded where they are read (payload.rs).
@@ -122,6 +109,7 @@ fn card(app: &App, id: &str) -> Value {
         "modalities": modalities, "max_model_len": model.context_max(),
         "limits": {
             "body_bytes": app.settings.body_bytes_max,
+            "media_items": MEDIA_MAX,
             "kv_cache_tokens": model.kv_cache().tokens,
             "upload_bytes": app.settings.uploads_bytes_max,
         },

@@ -18,8 +18,8 @@ use crate::error::Failure;
 use crate::payload::Json;
 use crate::places::Places;
 
-#[derive(Debug, Deserialize)]
-struct MessagesBody {
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+pub struct MessagesBody {
     model: Option<String>,
     messages: Vec<MessageBody>,
     #[serde(default)]
@@ -36,14 +36,14 @@ struct MessagesBody {
     thinking: Option<ThinkingBody>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 struct MessageBody {
     role: String,
     #[serde(default)]
     content: Value,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 struct ThinkingBody {
     r#type: String,
 }
@@ -262,8 +262,12 @@ fn document(block: &Value, at: &str) -> Result<Part, Failure> {
         return Ok(Part::Text(title + text));
     }
     let url = source(body, &at)?;
-    let file = if url.starts_with("data:") { json!({"file_data": url}) } else { json!({"file_url": url}) };
-    Ok(content::part(&json!({"type": "file", "file": file, "filename": block["title"]}), &at)?)
+    let field = if url.starts_with("data:") { "file_data" } else { "file_url" };
+    let mut file = block.clone();
+    file["type"] = "input_file".into();
+    file["filename"] = block["title"].clone();
+    file[field] = url.into();
+    Ok(content::part(&file, &at)?)
 }
 
 fn tool_result(block: &Value, at: &str) -> Result<Turn, Failure> {

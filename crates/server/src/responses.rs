@@ -33,8 +33,8 @@ pub struct Kept {
 }
 
 /// The body, besides its [`Options`]. Fields that are not named here are ignored.
-#[derive(Debug, Deserialize)]
-struct ResponseBody {
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+pub struct ResponseBody {
     model: Option<String>,
     input: Value,
     instructions: Option<String>,
@@ -53,12 +53,12 @@ struct ResponseBody {
     metadata: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 struct Reasoning {
     effort: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 struct TextBody {
     #[serde(default)]
     format: Value,

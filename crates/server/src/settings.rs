@@ -66,8 +66,10 @@ pub enum Origins {
 pub struct ConnectionLimits {
     /// Connections at the same time; others wait.
     pub connections_max: usize,
-    /// From the beginning of a connection, or the last answer, to the end of the next request's header.
+    /// From the beginning of a connection, or the first byte of another request, to the end of the request's header.
     pub header: Duration,
+    /// From an answer to the end of the next request's header.
+    pub keep_alive: Duration,
     /// Between two pieces of a body.
     pub body_idle: Duration,
     /// For which a client may take nothing of what is sent to it.
@@ -99,7 +101,14 @@ impl Default for Settings {
 impl Default for ConnectionLimits {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { connections_max: 4096, header: seconds(15), body_idle: seconds(30), reader_stuck: seconds(60), drain: seconds(30) }
+        Self {
+            connections_max: 4096,
+            header: seconds(15),
+            keep_alive: seconds(75),
+            body_idle: seconds(30),
+            reader_stuck: seconds(60),
+            drain: seconds(30),
+        }
     }
 }
 

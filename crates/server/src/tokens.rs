@@ -13,8 +13,8 @@ use crate::error::Failure;
 use crate::payload::Json;
 
 /// What is tokenized, if not `messages`.
-#[derive(Debug, Deserialize)]
-struct TokenizeBody {
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+pub struct TokenizeBody {
     model: Option<String>,
     #[serde(alias = "content")]
     prompt: Option<String>,
@@ -22,8 +22,8 @@ struct TokenizeBody {
     return_token_strs: bool,
 }
 
-#[derive(Debug, Deserialize)]
-struct DetokenizeBody {
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+pub struct DetokenizeBody {
     model: Option<String>,
     tokens: Vec<u32>,
 }

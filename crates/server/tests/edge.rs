@@ -141,6 +141,31 @@ async fn h2_slow_clients_are_cut_off() {
 }
 
 #[tokio::test]
+async fn h2_a_connection_may_rest_longer_than_a_header_may_take() {
+    const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let limits = ConnectionLimits { header: Duration::from_millis(100), keep_alive: LONG, ..ConnectionLimits::default() };
+    let server = demo(Settings { limits, ..Settings::default() }).await;
+    let mut stream = server.connect().await;
+    for _ in 0..2 {
+        stream.write_all(REQUEST).await.unwrap();
+        assert_eq!(status(&read_to(&mut stream, "OK").await), "200");
+        // As long as a header may take.
+        assert_eq!(server.exchange(b"").await, "");
+    }
+    stream.write_all(b"GET /health HT").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    let rest = String::from_utf8(rest).unwrap();
+    assert!(rest.is_empty() || status(&rest) == "408", "a header that has begun has to end: {rest}");
+    let limits = ConnectionLimits { header: LONG, keep_alive: Duration::from_millis(100), ..ConnectionLimits::default() };
+    let server = demo(Settings { limits, ..Settings::default() }).await;
+    let mut stream = server.connect().await;
+    stream.write_all(REQUEST).await.unwrap();
+    assert_eq!(status(&read_to(&mut stream, "OK").await), "200");
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test]
 async fn h5_who_leaves_is_noted_and_forgotten() {
     let model = load(options(ModelSource::Demo)).await;
     let mut server = start(model.clone(), Settings::default()).await;

@@ -365,6 +365,7 @@ mod tests {
         }
     }
 
+    /// T1, T2 of docs/reliability.md.
     #[test]
     fn refuses_with_one_line() {
         let cases = [

@@ -35,8 +35,8 @@ pub struct Asked {
 pub const WEB: &str = "web_search_options";
 
 /// The body, besides its [`Options`].
-#[derive(Debug, Deserialize)]
-struct ChatBody {
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+pub struct ChatBody {
     model: Option<String>,
     messages: Messages,
     max_tokens: Option<u32>,
@@ -59,7 +59,8 @@ struct ChatBody {
     max_tool_rounds: Option<u32>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, schemars::JsonSchema)]
+#[schemars(untagged)]
 enum Messages {
     List(Vec<MessageBody>),
     /// As a chat template has written them.
@@ -89,7 +90,7 @@ impl<'de> Deserialize<'de> for Messages {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 struct MessageBody {
     role: String,
     #[serde(default)]
@@ -99,7 +100,7 @@ struct MessageBody {
 }
 
 /// What a stream has beside the answer.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 pub struct StreamOptions {
     include_usage: Option<bool>,
 }
@@ -128,6 +129,9 @@ pub struct Shape {
 /// # Errors
 /// A field is missing, malformed or out of range.
 pub fn read(json: &Value) -> Result<Asked, Refusal> {
+    if !json["chat_template"].is_null() {
+        return Err(Refusal::invalid("chat_template", "chat_template is not taken from requests; the model has one"));
+    }
     let body: ChatBody = read_as(json)?;
     let options: Options = read_as(json)?;
     let web = body.web_search_options.as_ref().map(|web| tooling::web_search(web, WEB)).transpose()?;

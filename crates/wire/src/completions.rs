@@ -37,8 +37,8 @@ const TOKENS_USUAL: usize = 16;
 const OBJECT: &str = "text_completion";
 
 /// The body, besides its [`Options`].
-#[derive(Debug, Deserialize)]
-struct CompletionBody {
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+pub struct CompletionBody {
     model: Option<String>,
     prompt: Prompts,
     max_tokens: Option<u32>,
@@ -52,7 +52,7 @@ struct CompletionBody {
     return_timings: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 enum Prompts {
     Text(String),

@@ -1,13 +1,15 @@
 //! Content parts, in the spellings of all clients → words and media, in their order.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use mistralrs::{AudioOptions, Content, ImageOptions, MediaSource, Part, VideoOptions};
+use mistralrs::{AudioOptions, Content, DocumentOptions, MediaSource, PageOptions, Part, VideoOptions};
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::read::read_at;
 use crate::refusal::Refusal;
 use crate::{audio, image, video};
 
+/// How a URL names media that were uploaded.
+pub const UPLOADED: &str = "media:";
 const KINDS: &str = "text, image_url, audio_url, input_audio, video_url, video, file, or one of OpenAI's input_ kinds";
 
 /// Who speaks. Templates know developers by their older name.
@@ -63,37 +65,46 @@ fn missing(at: &str, field: &str) -> Refusal {
     Refusal::invalid(format!("{at}.{field}"), format!("{at}.{field} is missing or not a text"))
 }
 
-/// A file that came with the message (`file_data`) or lies elsewhere (`file_url`). What it is, is told by the type that its data URL
-/// names, or by the end of its name.
+/// What stands beside a file.
+#[derive(Debug, Deserialize)]
+struct FileBody {
+    filename: Option<String>,
+    file_data: Option<String>,
+    file_url: Option<String>,
+    file_id: Option<String>,
+    first_page: Option<usize>,
+    last_page: Option<usize>,
+}
+
+/// A file that came with the message (`file_data`), was uploaded (`file_id`) or lies elsewhere (`file_url`). A picture, sound or clip is
+/// told by the type that its data URL names, or by the end of its name; what else it is, its bytes say when they are read.
 fn file(value: &Value, at: &str) -> Result<Part, Refusal> {
     let (body, at) = match &value["file"] {
         Value::Null => (value, at.to_string()),
         body => (body, format!("{at}.file")),
     };
     let refuse = |field: &str, reason: &str| Refusal::invalid(format!("{at}.{field}"), format!("{at}.{field} {reason}"));
-    let name = body["filename"].as_str();
-    let url = match (body["file_data"].as_str(), body["file_url"].as_str()) {
-        (Some(data), _) if data.starts_with("data:") => data.to_string(),
-        (Some(data), _) => format!("data:;base64,{data}"),
-        (None, Some(url)) => url.to_string(),
-        (None, None) => return Err(refuse("file_data", "is missing; a file comes as file_data, a data URL")),
+    let pictures = image::options(body, &at)?;
+    let FileBody { filename: name, file_data, file_url, file_id, first_page, last_page } = read_at(body, &at)?;
+    let url = match (file_data, file_id, file_url) {
+        (Some(data), ..) if data.starts_with("data:") => data,
+        (Some(data), ..) => format!("data:;base64,{data}"),
+        (None, Some(id), _) if id.starts_with(UPLOADED) => id,
+        (None, Some(id), _) => format!("{UPLOADED}{id}"),
+        (None, None, Some(url)) => url,
+        (None, None, None) => return Err(refuse("file_data", "is missing; a file comes as file_data, file_id or file_url")),
     };
-    let data = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));
-    match kind_of(data.map_or("", |(head, _)| head), name.unwrap_or(&url)) {
-        FileKind::Image => Ok(Part::Image(MediaSource::Url(url), ImageOptions::default())),
-        FileKind::Audio => Ok(Part::Audio(MediaSource::Url(url), AudioOptions::default())),
-        FileKind::Video => Ok(Part::Video(MediaSource::Url(url), VideoOptions::default())),
-        FileKind::Pdf => Err(refuse("file_data", "is a PDF, which is not read; send its pages as pictures or its text")),
-        FileKind::Other => {
-            let (_, data) = data.ok_or_else(|| refuse("file_url", "is of no kind that is read from elsewhere"))?;
-            let bytes = STANDARD.decode(data).map_err(|_| refuse("file_data", "is not base64"))?;
-            if bytes.starts_with(b"%PDF") {
-                return Err(refuse("file_data", "is a PDF, which is not read; send its pages as pictures or its text"));
-            }
-            let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
-            let text =
-                text.ok_or_else(|| refuse("file_data", "is neither text nor a picture, sound or clip by its type or name"))?;
-            Ok(Part::Text(name.map_or_else(|| text.clone(), |name| format!("{name}:\n{text}"))))
+    let mime = url.strip_prefix("data:").and_then(|rest| rest.split_once(',')).map_or("", |(head, _)| head);
+    let kind = kind_of(mime, name.as_deref().unwrap_or(&url));
+    let source = MediaSource::Url(url);
+    match kind {
+        FileKind::Image => Ok(Part::Image(source, pictures)),
+        FileKind::Audio => Ok(Part::Audio(source, AudioOptions::default())),
+        FileKind::Video => Ok(Part::Video(source, VideoOptions::default())),
+        FileKind::Document => {
+            let options = DocumentOptions { name, pages: PageOptions { first_page, last_page }, pictures };
+            options.check().map_err(|e| refuse(e.field, &e.reason))?;
+            Ok(Part::Document(source, options))
         }
     }
 }
@@ -103,23 +114,21 @@ enum FileKind {
     Image,
     Audio,
     Video,
-    Pdf,
-    Other,
+    Document,
 }
 
 fn kind_of(mime: &str, name: &str) -> FileKind {
     let extension = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     match (mime.split('/').next().unwrap_or_default(), extension.as_str()) {
-        _ if mime.starts_with("application/pdf") => FileKind::Pdf,
+        _ if mime.starts_with("application/pdf") => FileKind::Document,
         ("image", _) => FileKind::Image,
         ("audio", _) => FileKind::Audio,
         ("video", _) => FileKind::Video,
-        ("text", _) => FileKind::Other,
+        ("text", _) => FileKind::Document,
         (_, "png" | "jpg" | "jpeg" | "webp" | "gif" | "bmp" | "tif" | "tiff") => FileKind::Image,
         (_, "wav" | "mp3" | "flac" | "ogg" | "opus" | "m4a" | "aac" | "aiff") => FileKind::Audio,
         (_, "mp4" | "mov" | "mkv" | "webm" | "avi" | "m4v") => FileKind::Video,
-        (_, "pdf") => FileKind::Pdf,
-        _ => FileKind::Other,
+        _ => FileKind::Document,
     }
 }
 
@@ -131,6 +140,11 @@ mod tests {
 
     /// A part, with those options that are given.
     fn said(part: &Part) -> String {
+        if let Part::Document(MediaSource::Url(url), options) = part {
+            let name = options.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+            let first = options.pages.first_page.map(|page| format!(" from page {page}")).unwrap_or_default();
+            return format!("document{name} from {url}{first}");
+        }
         let Part::Image(source, options) = part else { return format!("{part:?}") };
         let all = format!("{options:?}");
         let fields = all.trim_start_matches("ImageOptions { ").trim_end_matches(" }").split(", ");
@@ -141,7 +155,7 @@ mod tests {
     #[test]
     fn every_spelling_is_read() {
         let png = "data:image/png;base64,AA==";
-        let note = format!("data:text/plain;base64,{}", STANDARD.encode("words"));
+        let note = "data:text/plain;base64,d29yZHM=";
         let cases = [
             (json!("a"), "Text(\"a\")"),
             (json!({"type": "text", "text": "a"}), "Text(\"a\")"),
@@ -153,8 +167,17 @@ mod tests {
             (json!({"type": "image", "image": "u", "min_pixels": 9}), "Image(Url(\"u\"), min_pixels: Some(9))"),
             (json!({"type": "input_image", "image_url": "u"}), "Image(Url(\"u\"), none)"),
             (json!({"type": "image", "image": "u"}), "Image(Url(\"u\"), none)"),
-            (json!({"type": "file", "file": {"file_data": note, "filename": "n.txt"}}), "Text(\"n.txt:\\nwords\")"),
-            (json!({"type": "input_file", "file_data": note}), "Text(\"words\")"),
+            (
+                json!({"type": "file", "file": {"file_data": note, "filename": "n.txt"}}),
+                "document n.txt from data:text/plain;base64,d29yZHM=",
+            ),
+            (json!({"type": "input_file", "file_data": "JVBERi0xLjc="}), "document from data:;base64,JVBERi0xLjc="),
+            (json!({"type": "input_file", "file_id": "1f"}), "document from media:1f"),
+            (json!({"type": "file", "file": {"file_id": "media:1f", "filename": "a.png"}}), "Image(Url(\"media:1f\"), none)"),
+            (
+                json!({"type": "input_file", "file_url": "https://a/b.pdf", "first_page": 2}),
+                "document from https://a/b.pdf from page 2",
+            ),
             (json!({"type": "input_file", "file_data": png}), "Image(Url(\"data:image/png;base64,AA==\"), none)"),
             (json!({"type": "input_file", "file_url": "https://a/b.jpg"}), "Image(Url(\"https://a/b.jpg\"), none)"),
         ];
@@ -164,10 +187,10 @@ mod tests {
         }
         let cases = [
             (json!({"type": "file", "file": {}}), "here.file.file_data"),
-            (json!({"type": "file", "file": {"file_data": "JVBERi0xLjc="}}), "here.file.file_data"),
-            (json!({"type": "file", "file": {"file_data": "AA=="}}), "here.file.file_data"),
-            (json!({"type": "input_file", "file_url": "https://a/b.doc"}), "here.file_url"),
-            (json!({"type": "input_file", "file_data": "data:application/pdf;base64,AA=="}), "here.file_data"),
+            (json!({"type": "file", "file": {"file_data": note, "first_page": 0}}), "here.file.first_page"),
+            (json!({"type": "input_file", "file_data": note, "first_page": 3, "last_page": 2}), "here.last_page"),
+            (json!({"type": "input_file", "file_data": note, "max_pixels": 0}), "here.max_pixels"),
+            (json!({"type": "input_file", "file_id": 3}), "here.file_id"),
             (json!({"type": "input_image"}), "here.image_url"),
             (json!({"type": "image_url", "image_url": {}}), "here.image_url.url"),
             (json!({"type": "image_url", "image_url": {"url": "u", "detail": "some"}}), "here.image_url.detail"),
@@ -179,8 +202,8 @@ mod tests {
             (json!(3), "here.type"),
         ];
         for (value, place) in cases {
-            let refusal = part(&value, "here").expect_err("this is no part");
-            assert_eq!(refusal.param.as_deref(), Some(place), "{value}");
+            let failure = part(&value, "here").expect_err("this is no part");
+            assert_eq!(failure.body()["error"]["param"], place, "{value}");
         }
     }
 }

@@ -14,7 +14,7 @@ const CHOICES_MAX: u32 = 128;
 const BREAKERS_MAX: usize = 64;
 
 /// How an answer is generated. All of it may be left out.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 pub struct Options {
     temperature: Option<f32>,
     top_p: Option<f32>,
@@ -38,27 +38,27 @@ pub struct Options {
     grammar: Option<GrammarBody>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 enum Stop {
     One(String),
     Many(Vec<String>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ResponseFormat {
     Text,
     JsonObject,
-    JsonSchema { json_schema: JsonSchema },
+    JsonSchema { json_schema: SchemaBody },
 }
 
-#[derive(Debug, Deserialize)]
-struct JsonSchema {
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+struct SchemaBody {
     schema: Value,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", content = "value", rename_all = "snake_case")]
 enum GrammarBody {
     JsonSchema(Value),

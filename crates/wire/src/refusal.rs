@@ -45,6 +45,7 @@ impl From<Error> for Refusal {
                     Fault::Media(MediaKind::Image) => (Kind::Invalid, "invalid_image"),
                     Fault::Media(MediaKind::Audio) => (Kind::Invalid, "invalid_audio"),
                     Fault::Media(MediaKind::Video) => (Kind::Invalid, "invalid_video"),
+                    Fault::Document => (Kind::Invalid, "invalid_file"),
                     Fault::Modality => (Kind::Invalid, "unsupported_modality"),
                     Fault::Forbidden => (Kind::Forbidden, "forbidden"),
                     Fault::TooLarge => (Kind::Invalid, "media_too_large"),

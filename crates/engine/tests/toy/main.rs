@@ -106,6 +106,7 @@ fn random_request(random: &mut fastrand::Rng) -> Request {
     request(prompt, random.usize(1..20), seed)
 }
 
+/// E8 of docs/reliability.md.
 #[test]
 fn answers_do_not_depend_on_who_else_runs() {
     // Layers, and blocks that are enough for one.
@@ -401,6 +402,7 @@ impl Constraint for Broken {
     }
 }
 
+/// E7 of docs/reliability.md.
 #[test]
 fn a_panic_within_a_step_ends_its_sequences_and_nothing_else() {
     let engine = start(small());
@@ -432,6 +434,7 @@ fn who_would_compute_the_same_waits_for_it() {
     assert_eq!((engine.stats().prompt_tokens, engine.stats().prefix_tokens), (30 + 3 * 2, 3 * 28));
 }
 
+/// E10 of docs/reliability.md.
 #[test]
 fn dropping_the_receiver_frees_the_blocks_and_dropping_the_engine_ends_all() {
     let (permit, permits) = channel();
@@ -477,6 +480,7 @@ fn others_write_while_a_picture_is_encoded() {
     assert_eq!(collect(unfinished).1, Err(EngineError::ShutDown));
 }
 
+/// E9 of docs/reliability.md.
 #[test]
 fn media_are_encoded_without_an_answer() {
     let (toy, encodes) = Toy::new();

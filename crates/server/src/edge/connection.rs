@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -89,14 +90,18 @@ async fn serve(stream: TcpStream, peer: Peer, router: Router, (phases, limits): 
     let fresh = phases.now() == Phase::Serving;
     // Small events are to leave at once; where that cannot be had, they leave later.
     let _ = stream.set_nodelay(true);
+    let turn = Turn::default();
+    let answered = turn.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(answered.begin());
         router.clone().oneshot(request.map(Body::new))
     });
     let mut builder = Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.header);
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.keep_alive);
     builder.max_headers(HEADERS_MAX).max_header_size(HEADER_BYTES_MAX);
-    let io = TokioIo::new(Patient { stream, limit: limits.reader_stuck, stuck: None });
+    let heading = Some(Box::pin(sleep(limits.header)));
+    let io = TokioIo::new(Patient { stream, limit: limits.reader_stuck, stuck: None, turn, header: limits.header, heading });
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     // What goes wrong with a connection is between its two ends.
     tokio::select! {
@@ -106,11 +111,42 @@ async fn serve(stream: TcpStream, peer: Peer, router: Router, (phases, limits): 
     let _ = connection.await;
 }
 
-/// A stream that fails when its other end takes nothing for a while.
+/// Whose turn it is on a connection: the server's, while it answers, or the client's.
+#[derive(Debug, Clone, Default)]
+struct Turn(Arc<AtomicBool>);
+
+/// The server's turn, for as long as a clone of this is there.
+pub type Answering = Arc<Answered>;
+
+#[derive(Debug)]
+pub struct Answered(Turn);
+
+impl Turn {
+    fn begin(&self) -> Answering {
+        self.0.store(true, Ordering::Release);
+        Arc::new(Answered(self.clone()))
+    }
+
+    fn is_servers(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Release);
+    }
+}
+
+/// A stream that fails when its other end takes nothing for a while, or takes too long over a header that it has begun.
 struct Patient {
     stream: TcpStream,
     limit: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
+    turn: Turn,
+    /// For which a header may come.
+    header: Duration,
+    heading: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patient {
@@ -127,7 +163,19 @@ impl Patient {
 
 impl AsyncRead for Patient {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.turn.is_servers() {
+            self.heading = None;
+            return read;
+        }
+        if self.heading.is_none() && buffer.filled().len() > before {
+            self.heading = Some(Box::pin(sleep(self.header)));
+        }
+        match (&read, &mut self.heading) {
+            (Poll::Pending, Some(heading)) => heading.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            _ => read,
+        }
     }
 }
 
@@ -170,7 +218,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let mut patient = Patient { stream, limit: Duration::from_millis(50), stuck: None };
+        let (limit, header) = (Duration::from_millis(50), Duration::MAX);
+        let mut patient = Patient { stream, limit, stuck: None, turn: Turn::default(), header, heading: None };
         let all = vec![0; 64 << 20];
         assert_eq!(patient.write_all(&all).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         drop(reader);

@@ -14,6 +14,7 @@ use axum::response::Response;
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::app::App;
+use crate::edge::connection::Answering;
 use crate::edge::phase::Open;
 
 const REQUEST_ID: &str = "x-request-id";
@@ -52,6 +53,7 @@ struct Note {
     began: Instant,
     app: App,
     _open: Open,
+    _answering: Option<Answering>,
 }
 
 impl Note {
@@ -77,6 +79,7 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     let named = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let named = named.filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX);
     let id = named.map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_string);
+    let answering = request.extensions().get::<Answering>().cloned();
     let access = Access {
         id: id.clone(),
         peer: request.extensions().get::<Peer>().map(|peer| peer.0),
@@ -86,7 +89,7 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
         bytes: 0,
         took: Duration::ZERO,
     };
-    let mut note = Note { access, status: None, began: Instant::now(), _open: app.phases.open(), app };
+    let mut note = Note { access, status: None, began: Instant::now(), _open: app.phases.open(), _answering: answering, app };
     let mut response = next.run(request).await;
     note.status = Some(response.status());
     if let Ok(id) = HeaderValue::from_str(&id) {

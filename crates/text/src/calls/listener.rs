@@ -419,6 +419,7 @@ mod tests {
         }
     }
 
+    /// G6 of docs/reliability.md.
     #[test]
     fn what_is_spelled_like_a_mark_is_text_where_the_mark_is_a_token() {
         // `¦` stands in front of tokens.
