@@ -60,8 +60,13 @@ class ToolsHere(unittest.TestCase):
     def setUpClass(cls):
         cls.engine = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine)
         threading.Thread(target=cls.engine.serve_forever, daemon=True).start()
+        cls.addClassCleanup(cls.engine.server_close)
+        cls.addClassCleanup(cls.engine.shutdown)
         port = free_port()
-        cls.mcp = subprocess.Popen([sys.executable, MCP_SERVER, str(port)], stderr=subprocess.DEVNULL)
+        command = [sys.executable, MCP_SERVER, str(port)]
+        cls.mcp = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        cls.addClassCleanup(cls.mcp.wait, timeout=30)
+        cls.addClassCleanup(cls.mcp.terminate)
         wait_for(port)
         process = {"type": "Process", "command": sys.executable, "args": [str(MCP_SERVER)]}
         over_http = {"type": "Http", "url": f"http://127.0.0.1:{port}/mcp"}
@@ -78,10 +83,6 @@ class ToolsHere(unittest.TestCase):
     def tearDownClass(cls):
         cls.client.close()
         cls.server.stop()
-        cls.mcp.terminate()
-        cls.mcp.wait(timeout=30)
-        cls.engine.shutdown()
-        cls.engine.server_close()
         cls.config.close()
 
     def ask(self, function, **options):

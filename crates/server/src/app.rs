@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use mistralrs::{AnswerStream, ChatRequest, Content, MediaSource, Message, Model, Part, ToolChoice, WebSearchOptions};
+use mistralrs::{AnswerStream, ChatRequest, Content, MediaSource, Message, Model, Part, WebSearchOptions};
 use wire::content::UPLOADED;
 
 use crate::edge::{Keys, Phase, Phases};
@@ -76,7 +76,7 @@ impl App {
         let most = self.settings.tool_rounds_max;
         request.tool_rounds_max = Some(rounds.unwrap_or(most).min(most));
         let ours = &self.settings.tools;
-        let Some((options, at)) = web.filter(|_| request.tool_choice != ToolChoice::None) else {
+        let Some((options, at)) = web else {
             request.server_tools = ours.clone();
             return Ok(());
         };

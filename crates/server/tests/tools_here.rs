@@ -117,8 +117,8 @@ async fn the_web_is_searched_for_who_asks_for_it() {
     let web = json!([{"type": "web_search_preview"}]);
     for (path, body, param) in [
         (CHAT, body, "web_search_options"),
-        (RESPONSES, json!({"input": "Go!", "tools": web}), "tools[0]"),
-        (MESSAGES, json!({"messages": [{"role": "user", "content": "Go!"}], "max_tokens": 5, "tools": web}), "tools[0]"),
+        (RESPONSES, json!({"input": "Go!", "tools": web}), "tools[0].type"),
+        (MESSAGES, json!({"messages": [{"role": "user", "content": "Go!"}], "max_tokens": 5, "tools": web}), "tools[0].type"),
     ] {
         let (status, error) = ask(&blind, path, &body).await;
         assert_eq!((status, &error["error"]["param"]), (400, &json!(param)), "{error}");

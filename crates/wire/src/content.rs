@@ -203,7 +203,7 @@ mod tests {
         ];
         for (value, place) in cases {
             let failure = part(&value, "here").expect_err("this is no part");
-            assert_eq!(failure.body()["error"]["param"], place, "{value}");
+            assert_eq!(failure.param.as_deref(), Some(place), "{value}");
         }
     }
 }

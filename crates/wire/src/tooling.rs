@@ -23,7 +23,7 @@ pub fn split(tools: &[Value]) -> Result<(Web, Others<'_>), Refusal> {
         let at = format!("tools[{i}]");
         // Its types end with the date of a version.
         if tool["type"].as_str().is_some_and(|kind| kind.starts_with("web_search")) {
-            web = Some((web_search(tool, &at)?, at));
+            web = Some((web_search(tool, &at)?, format!("{at}.type")));
         } else {
             others.push((at, tool));
         }
