@@ -50,7 +50,8 @@ fn open(path: &Path) -> io::Result<File> {
 fn open_below(folder: &Path, path: &Path) -> io::Result<File> {
     let (folder, path) = (folder.canonicalize()?, path.canonicalize()?);
     let below = path.strip_prefix(&folder).map_err(io::Error::other)?;
-    open_beneath(&folder, below)
+    // The folder itself, which is told from what may not be read.
+    open_beneath(&folder, if below.as_os_str().is_empty() { Path::new(".") } else { below })
 }
 
 #[cfg(target_os = "linux")]

@@ -60,8 +60,9 @@ fn several_pictures_and_a_quantised_model() {
 /// M15 of docs/reliability.md: the program that reads a PDF is this one.
 #[test]
 fn a_document_is_a_text_or_the_pages_of_a_pdf() {
-    const PDF: &str = "%PDF-1.4\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n2 0 obj\n<< /Type /Pages /Kids [3 0 R 3 0 R] \
-        /Count 2 >>\nendobj\n3 0 obj\n<< /Type /Page /Parent 2 0 R /MediaBox [0 0 100 100] >>\nendobj\ntrailer\n<< /Root 1 0 R >>\n";
+    const PDF: &str = "%PDF-1.4\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n2 0 obj\n<< /Type /Pages /Kids [3 0 R 4 0 R] \
+        /Count 2 >>\nendobj\n3 0 obj\n<< /Type /Page /Parent 2 0 R /MediaBox [0 0 100 100] >>\nendobj\n4 0 obj\n<< /Type /Page \
+        /Parent 2 0 R /MediaBox [0 0 100 100] >>\nendobj\ntrailer\n<< /Root 1 0 R >>\n";
     let folder = tempfile::tempdir().unwrap();
     let cases = [
         ("a.pdf", PDF, Ok("(50 of media)")),

@@ -445,6 +445,7 @@ mod tests {
         }
     }
 
+    /// G6 of docs/reliability.md.
     #[test]
     fn work_grows_with_the_length_of_what_is_heard() {
         let heads = ["", "<tool_call>", "<tool_call><function=f><parameter=s>", "<tool_call>{\"name\": ", "<think>"];
