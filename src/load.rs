@@ -6,14 +6,14 @@ use std::sync::{Arc, OnceLock};
 use ::media::{ImageOptions, PdfReader};
 use engine::{CacheSize, Engine, EngineConfig};
 use models::{Family, Loaded, Marker, ModelError, Processor};
-use nn::{Coverage, DType, Files, Footprint, KvFormat, LoadSettings, NnError, Organization, Quant, Reading};
+use nn::{Coverage, DType, Files, Footprint, KvFormat, LoadSettings, MediaInput, NnError, Organization, Quant, Reading};
 use serde_json::Value;
 use text::{ChatTemplate, Dialect, Grammars, TemplateFiles, TextError, Tokenizer};
 
 use crate::fetch::{Fetcher, FileAccess};
 use crate::hub::{Hub, OnProgress, Progress, Task};
 use crate::media::MediaCache;
-use crate::plan::{MemoryPlan, Wanted};
+use crate::plan::{self, MemoryPlan, Wanted};
 use crate::prepare::shows_pictures_in_results;
 use crate::{Error, ImportanceSource, ModelSource, Reach};
 
@@ -215,11 +215,9 @@ impl Model {
             let family = Family::of(&files)?;
             let processor = (family.processor)(&files)?;
             let (settings, _) = settings(family, &options, &tell)?;
-            match plan(&files, &options, &settings, processor.as_ref()) {
-                Ok((plan, _)) => Ok(plan),
-                Err(Error::Memory { plan, .. }) => Ok(*plan),
-                Err(e) => Err(e),
-            }
+            let picture = plan::picture(processor.as_ref());
+            let (plan, _) = estimate(&files, &options, &settings, picture.as_deref())?;
+            Ok(plan)
         });
         measuring.await.map_err(|e| Error::Source(format!("measuring failed: {e}")))?
     }
@@ -364,7 +362,32 @@ pub(crate) fn settings(family: &Family, options: &LoadOptions, tell: &OnProgress
     Ok((settings, warnings))
 }
 
-/// What the model will take, and the engine's limits that go with it.
+/// What the model would take, and the engine's limits that go with it.
+///
+/// # Errors
+/// What is wrong with the checkpoint.
+fn estimate(
+    files: &Files,
+    options: &LoadOptions,
+    settings: &LoadSettings,
+    picture: Option<&MediaInput>,
+) -> Result<(MemoryPlan, EngineConfig), ModelError> {
+    let (capacity, context) = (&options.capacity, options.context_max);
+    let measured = models::measure(files, settings)?;
+    let own = measured.context_max.unwrap_or(usize::MAX);
+    let mut config = EngineConfig {
+        format: capacity.cache_format.unwrap_or_else(|| nn::kv_format(measured.dtype)),
+        sequences_max: capacity.sequences_max,
+        budget_tokens_max: capacity.step_tokens_max,
+        encodings_bytes_max: capacity.encodings_bytes_max,
+        ..EngineConfig::new(context.unwrap_or(usize::MAX).min(own))
+    };
+    let plan = MemoryPlan::new(&Wanted { measured: &measured, picture, config: &config, capacity, context });
+    config.cache = CacheSize::Bytes(plan.kv_cache.bytes);
+    Ok((plan, config))
+}
+
+/// The same for a model that is to be loaded now.
 ///
 /// # Errors
 /// What is wrong with the checkpoint, or [`Error::Memory`].
@@ -374,23 +397,8 @@ fn plan(
     settings: &LoadSettings,
     processor: &dyn Processor,
 ) -> Result<(MemoryPlan, EngineConfig), Error> {
-    let capacity = &options.capacity;
-    let attempt = |settings: &LoadSettings| -> Result<(MemoryPlan, EngineConfig), ModelError> {
-        let measured = models::measure(files, settings)?;
-        let own = measured.context_max.unwrap_or(usize::MAX);
-        let mut config = EngineConfig {
-            format: capacity.cache_format.unwrap_or_else(|| nn::kv_format(measured.dtype)),
-            sequences_max: capacity.sequences_max,
-            budget_tokens_max: capacity.step_tokens_max,
-            encodings_bytes_max: capacity.encodings_bytes_max,
-            ..EngineConfig::new(options.context_max.unwrap_or(usize::MAX).min(own))
-        };
-        let plan =
-            MemoryPlan::new(&Wanted { measured: &measured, config: &config, capacity, context: options.context_max }, processor);
-        config.cache = CacheSize::Bytes(plan.kv_cache.bytes);
-        Ok((plan, config))
-    };
-    let (plan, config) = attempt(settings)?;
+    let picture = plan::picture(processor);
+    let (plan, config) = estimate(files, options, settings, picture.as_deref())?;
     if plan.fits() || settings.reading == Reading::Shapes {
         return Ok((plan, config));
     }
@@ -398,7 +406,7 @@ fn plan(
     let smaller = [Quant::Q8_0, Quant::Q6K, Quant::Q5K, Quant::Q4K, Quant::Q3K, Quant::Q2K];
     let fits = |quant: &Quant| {
         let settings = LoadSettings { quant: Some(*quant), ..settings.clone() };
-        attempt(&settings).is_ok_and(|(smaller, _)| smaller.fits())
+        estimate(files, options, &settings, picture.as_deref()).is_ok_and(|(smaller, _)| smaller.fits())
     };
     Err(Error::Memory { plan: Box::new(plan), smaller: smaller.into_iter().find(fits) })
 }

@@ -1,11 +1,12 @@
 //! What a model takes in memory, found out before it is loaded.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ::media::{Image, ImageOptions};
 use engine::{CacheSize, EngineConfig};
 use models::{Measured, Media, Processor};
-use nn::{Footprint, KvFormat};
+use nn::{Footprint, KvFormat, MediaInput};
 
 use crate::machine::Memory;
 use crate::{Capacity, KvCache};
@@ -39,6 +40,8 @@ pub struct MemoryPlan {
 /// What is asked of a [`MemoryPlan`].
 pub(crate) struct Wanted<'a> {
     pub measured: &'a Measured,
+    /// What [`picture`] gives.
+    pub picture: Option<&'a MediaInput>,
     /// For the model's own context.
     pub config: &'a EngineConfig,
     pub capacity: &'a Capacity,
@@ -47,12 +50,12 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl MemoryPlan {
-    pub(crate) fn new(wanted: &Wanted, processor: &dyn Processor) -> Self {
-        let Wanted { measured: Measured { footprint, cache_spec, vocab_size, .. }, config, capacity, context } = wanted;
+    pub(crate) fn new(wanted: &Wanted) -> Self {
+        let Wanted { measured: Measured { footprint, cache_spec, vocab_size, .. }, picture, config, capacity, context } = wanted;
         let Footprint { language, towers, .. } = *footprint;
         let logits = config.sequences_max.saturating_mul(*vocab_size).saturating_mul(size_of::<f32>());
         let step = footprint.step(config.budget_tokens_max).saturating_add(logits);
-        let encoding = picture(processor, footprint).unwrap_or(0);
+        let encoding = picture.map_or(0, |input| footprint.encoding(input));
         let kept_media = capacity.encodings_bytes_max.saturating_add(capacity.media_bytes_max);
         let allowed = capacity.memory_bytes.or_else(|| Memory::here().and_then(|memory| usize::try_from(memory.free).ok()));
         let fixed = [language, towers, step, encoding, kept_media].into_iter().fold(0, usize::saturating_add);
@@ -118,9 +121,8 @@ pub(crate) fn amount(bytes: usize) -> String {
     }
 }
 
-/// What it takes to encode a picture, where the model sees.
-fn picture(processor: &dyn Processor, footprint: &Footprint) -> Option<usize> {
+/// The picture that room is planned for as model input, where the model sees. It is the same however weights are kept.
+pub(crate) fn picture(processor: &dyn Processor) -> Option<Arc<MediaInput>> {
     let blank = Image::new(PICTURE, PICTURE, vec![0; PICTURE * PICTURE * 3])?;
-    let processed = processor.process(Media::Image(blank, ImageOptions::default())).ok()?;
-    Some(footprint.encoding(&processed.input))
+    Some(processor.process(Media::Image(blank, ImageOptions::default())).ok()?.input)
 }

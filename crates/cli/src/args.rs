@@ -12,11 +12,10 @@ use mistralrs::{
 use crate::attachments::Attachments;
 use crate::cache::CacheOptions;
 use crate::quantize::QuantizeOptions;
+use crate::tooling::ToolOptions;
 use crate::tune::TuneOptions;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 it failed (one line on standard error says why), 2 flags that make no sense";
-
-use crate::tooling::ToolOptions;
 
 /// Answers about pictures, sound and clips.
 #[derive(Debug, Parser)]

@@ -57,6 +57,7 @@ pub fn cache(options: CacheOptions) -> Result<()> {
     Ok(())
 }
 
-fn gigabytes(bytes: u64) -> String {
+/// Bytes for a person.
+pub fn gigabytes(bytes: u64) -> String {
     format!("{:.2} GB", bytes as f64 / 1e9)
 }

@@ -2,10 +2,11 @@
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use mistralrs::{MemoryPlan, Model, Quant};
+use mistralrs::{LoadOptions, MemoryPlan, Model, Quant};
 use serde_json::{Value, json};
 
 use crate::args::ModelOptions;
+use crate::cache::gigabytes;
 use crate::load::{options_of, progress};
 
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ pub struct TuneOptions {
 enum Profile {
     /// The most precise format that fits
     Quality,
-    /// 5 bits, which rarely change a word; more or fewer where these do not fit or all would
+    /// 5 bits, which rarely change a word; fewer where these do not fit
     Balanced,
     /// 4 bits: an answer takes as long as it takes to read the weights
     Fast,
@@ -49,8 +50,9 @@ pub async fn tune(options: TuneOptions) -> Result<()> {
     let TuneOptions { model, profile, json } = options;
     let mut plans: Vec<(Option<Quant>, MemoryPlan)> = Vec::new();
     let wanted = model.max_seq_len.unwrap_or(CONTEXT);
+    let options = options_of(ModelOptions { max_seq_len: Some(wanted), ..model })?;
     for quant in Profile::Quality.order() {
-        let options = options_of(ModelOptions { quant: *quant, max_seq_len: Some(wanted), ..model.clone() })?;
+        let options = LoadOptions { quant: *quant, ..options.clone() };
         plans.push((*quant, Model::plan(options, progress()).await?));
     }
     let fits = |quant: &&Option<Quant>| plans.iter().any(|(of, plan)| of == *quant && plan.fits());
@@ -68,7 +70,7 @@ pub async fn tune(options: TuneOptions) -> Result<()> {
             (true, true) => "recommended",
             (true, false) => "fits",
         };
-        let (weights, all) = (gigabytes(plan.language + plan.towers), gigabytes(plan.total()));
+        let (weights, all) = (gigabytes((plan.language + plan.towers) as u64), gigabytes(plan.total() as u64));
         println!("{name:8} {weights:>10} {all:>10} {:>15} tokens  {remark}", plan.context_max);
     }
     match chosen {
@@ -87,8 +89,4 @@ fn as_json(quant: Option<Quant>, plan: &MemoryPlan, recommended: bool) -> Value 
         "fits": plan.fits(),
         "recommended": recommended,
     })
-}
-
-fn gigabytes(bytes: usize) -> String {
-    format!("{:.2} GB", bytes as f64 / 1e9)
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use image::{Rgb, RgbImage};
-use mistralrs::{Answer, BoundingBox, ChatRequest, Content, MediaKind, Model, Part};
+use mistralrs::{Answer, BoundingBox, ChatRequest, MediaKind, Model};
+
+use super::pictures;
 
 /// Colours by turns, which are easy to tell apart.
 const COLOURS: [(&str, [u8; 3]); 6] = [
@@ -21,11 +23,7 @@ pub async fn draw(model: &Model, request: &ChatRequest, answer: &Answer, path: &
     if model.family().boxes.is_none() {
         bail!("--draw-boxes: {} does not say where things are in a notation that is known", model.family().title);
     }
-    let parts = request.messages.iter().flat_map(|message| match &message.content {
-        Content::Parts(parts) => parts.as_slice(),
-        Content::Text(_) => &[],
-    });
-    let mut pictures = parts.filter(|part| matches!(part, Part::Image(..))).filter_map(Part::source);
+    let mut pictures = request.messages.iter().flat_map(|message| pictures(&message.content));
     let mut received = answer.received.iter().filter(|item| item.kind == MediaKind::Image);
     let (Some(source), None, Some(item)) = (pictures.next(), pictures.next(), received.next()) else {
         bail!("--draw-boxes is for questions about one picture");

@@ -54,14 +54,14 @@ impl Markdown {
 
     /// More of the answer.
     pub fn write(&mut self, text: &str) -> Result<()> {
-        let before = self.block.text.clone();
+        let before = self.block.text.len();
         let complete = self.block.push(text);
-        if complete.is_empty() {
+        let Some(first) = complete.first() else {
             self.terminal.write_all(text.as_bytes())?;
             return Ok(self.terminal.flush()?);
-        }
+        };
         // What was written of the first one is written anew.
-        self.erase(&before)?;
+        self.erase(&first[..before])?;
         for block in complete {
             self.set(&block)?;
         }

@@ -12,8 +12,8 @@ use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 
 use anyhow::{Context, Result};
 use mistralrs::{
-    ChatRequest, Content, Dry, FileAccess, Grammar, Message, Model, Part, Piece, Reach, Reading, Sampling, Summary, ToolProgress,
-    WebSearchOptions,
+    ChatRequest, Content, Dry, FileAccess, Grammar, MediaSource, Message, Model, Part, Piece, Reach, Reading, Sampling, Summary,
+    ToolProgress, WebSearchOptions,
 };
 
 use crate::args::RunOptions;
@@ -95,6 +95,15 @@ fn asked(mut request: ChatRequest, options: &RunOptions, question: String) -> Re
     let parts: Vec<Part> = media.collect::<Result<_>>()?;
     request.messages.push(message("user", content(parts, question)));
     Ok(request)
+}
+
+/// Where the pictures of a turn are.
+fn pictures(content: &Content) -> impl Iterator<Item = &MediaSource> {
+    let parts = match content {
+        Content::Parts(parts) => parts.as_slice(),
+        Content::Text(_) => &[],
+    };
+    parts.iter().filter(|part| matches!(part, Part::Image(..))).filter_map(Part::source)
 }
 
 /// Media, and what is said about them.

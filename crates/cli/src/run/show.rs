@@ -5,8 +5,9 @@ use std::io::{IsTerminal, Write, stdout};
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use mistralrs::{ChatRequest, Content, Message, Model, Part};
+use mistralrs::{ChatRequest, Content, Message, Model};
 
+use super::pictures;
 use super::report::png;
 use crate::environment;
 
@@ -24,7 +25,7 @@ const LINES: usize = 16;
 
 /// Shows the pictures of the last message, where they are seen.
 pub async fn show(model: &Model, request: &ChatRequest) -> Result<()> {
-    let Some(Message { content: Content::Parts(parts), .. }) = request.messages.last() else { return Ok(()) };
+    let Some(Message { content: content @ Content::Parts(_), .. }) = request.messages.last() else { return Ok(()) };
     if !stdout().is_terminal() {
         return Ok(());
     }
@@ -33,7 +34,7 @@ pub async fn show(model: &Model, request: &ChatRequest) -> Result<()> {
             "--show-images: this terminal does not say that it can show pictures (kitty, Ghostty, iTerm, WezTerm and VS Code do)"
         );
     };
-    for source in parts.iter().filter(|part| matches!(part, Part::Image(..))).filter_map(Part::source) {
+    for source in pictures(content) {
         let picture = png(&model.picture(source).await?)?;
         let mut out = stdout().lock();
         out.write_all(graphics.sequence(&picture).as_bytes()).context("cannot write to the terminal")?;
