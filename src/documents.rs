@@ -10,7 +10,7 @@ use nn::MediaKind;
 use crate::chat::{ChatRequest, Content, MediaSource, Part};
 use crate::fetch::{Fetched, Place};
 use crate::load::Inner;
-use crate::prepare::Guard;
+use crate::prepare::on_worker;
 use crate::{Error, Fault};
 
 /// Bytes of a text.
@@ -118,20 +118,10 @@ async fn pdf(inner: &Arc<Inner>, bytes: Vec<u8>, options: PageOptions, param: &s
         let reason = format!("{} does not take image input, which the pages of a PDF are", inner.family.title);
         return Err(Error::request(param, Fault::Modality, reason));
     }
-    let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
-    let (shared, guard) = (inner.clone(), Guard(Interest::default()));
-    let interest = guard.0.clone();
-    let work = tokio::task::spawn_blocking(move || read_pdf(bytes, &options, &shared.pdf_reader, &Limits::default(), &interest));
-    let pages = work.await.map_err(|e| Error::Generation(format!("reading a document failed: {e}")))?;
-    drop((permit, guard));
-    pages.map_err(|e| {
-        let fault = match e {
-            MediaError::TooLarge { .. } => Fault::TooLarge,
-            MediaError::Option(_) => Fault::Invalid,
-            _ => Fault::Document,
-        };
-        Error::request(param, fault, e)
-    })
+    let read =
+        move |shared: &Inner, interest: &Interest| read_pdf(bytes, &options, &shared.pdf_reader, &Limits::default(), interest);
+    let pages = on_worker(inner, "reading a document", read).await?;
+    pages.map_err(|e| Error::request(param, Fault::of(&e, Fault::Document), e))
 }
 
 /// Each page behind its number.

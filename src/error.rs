@@ -1,3 +1,4 @@
+use ::media::MediaError;
 use models::ModelError;
 use nn::{MediaKind, Quant};
 use thiserror::Error;
@@ -77,6 +78,17 @@ fn explain(plan: &MemoryPlan, smaller: Option<Quant>) -> String {
         (context, Some(quant)) => format!("; the longest conversation that fits has {context} tokens, or quantise it to {quant}"),
     };
     format!("the model would take {needed} of memory, and {allowed} may be taken{advice}\n{plan}")
+}
+
+impl Fault {
+    /// That of an item which cannot be read: `unusable`, unless it is too large or an option makes no sense.
+    pub(crate) fn of(e: &MediaError, unusable: Self) -> Self {
+        match e {
+            MediaError::TooLarge { .. } => Self::TooLarge,
+            MediaError::Option(_) => Self::Invalid,
+            _ => unusable,
+        }
+    }
 }
 
 impl Error {

@@ -142,9 +142,8 @@ impl MediaCache {
         }
         let (param, kind) = (raw.param.clone(), raw.wanted.kind());
         let (made, spent) = process(processor, raw, interest).map_err(|e| {
-            let fault = match e {
-                ModelError::Media(MediaError::TooLarge { .. }) => Fault::TooLarge,
-                ModelError::Media(MediaError::Option(_)) => Fault::Invalid,
+            let fault = match &e {
+                ModelError::Media(e) => Fault::of(e, Fault::Media(kind)),
                 _ => Fault::Media(kind),
             };
             Error::request(param, fault, e)

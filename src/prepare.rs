@@ -42,7 +42,7 @@ pub(crate) struct Prepared {
 }
 
 /// Tells the workers when the request is gone that they work for.
-pub(crate) struct Guard(pub Interest);
+struct Guard(Interest);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -75,23 +75,19 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest, past: &Pa
         None => None,
     };
     let fetched = fetched(inner, media).await?;
-    let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
-    let shared = inner.clone();
-    let guard = Guard(Interest::default());
-    let interest = guard.0.clone();
     let (salt, raw) = (request.cache_salt.clone(), request.prompt.clone());
     let mut sampling = request.sampling.clone();
     let breakers = request.dry_sequence_breakers.clone().unwrap_or_else(|| BREAKERS.map(String::from).to_vec());
-    let work = tokio::task::spawn_blocking(move || {
+    let work = move |shared: &Inner, interest: &Interest| {
         if let Some(dry) = &mut sampling.dry {
             dry.breakers = shared.tokenizer.holding(&breakers);
         }
         let (mut spent, mut received, mut views) = (Spent::default(), Vec::new(), Vec::new());
         let items = fetched.into_iter().map(|raw| {
             let (param, kind, bytes) = (raw.param.clone(), raw.wanted.kind(), raw.content.bytes());
-            let (made, took) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), &interest)?;
+            let (made, took) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), interest)?;
             let Made { mut item, extent, shown } = made;
-            check_memory(&shared, &item, &param)?;
+            check_memory(shared, &item, &param)?;
             spent += took;
             views.push(std::mem::take(&mut item.views));
             received.push(Received { param, kind, bytes, tokens: item.tokens(), extent, views: shown, spent: took });
@@ -100,13 +96,26 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, request: &ChatRequest, past: &Pa
         let items = items.collect::<Result<Vec<_>, Error>>()?;
         let prompt = match raw {
             None => assemble(&rendered, items, shared.processor.as_ref(), &shared.tokenizer).map_err(rejected)?,
-            Some(raw) => continued(&shared, raw)?,
+            Some(raw) => continued(shared, raw)?,
         };
         Ok(Prepared { prompt, sampling, constraint, spent, views, received: received.into(), offer, thoughts, began })
-    });
-    let prepared = work.await.map_err(|e| Error::Generation(format!("preparing the prompt failed: {e}")))?;
+    };
+    on_worker(inner, "preparing the prompt", work).await?
+}
+
+/// Works on one of a bounded number of threads; `what` it is says the error, should it not come to an end. The interest is lost when
+/// nobody waits for the result any more.
+pub(crate) async fn on_worker<R: Send + 'static>(
+    inner: &Arc<Inner>,
+    what: &str,
+    work: impl FnOnce(&Inner, &Interest) -> R + Send + 'static,
+) -> Result<R, Error> {
+    let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
+    let guard = Guard(Interest::default());
+    let (shared, interest) = (inner.clone(), guard.0.clone());
+    let done = tokio::task::spawn_blocking(move || work(&shared, &interest)).await;
     drop((permit, guard));
-    prepared
+    done.map_err(|e| Error::Generation(format!("{what} failed: {e}")))
 }
 
 /// Fetches media, together.
@@ -150,21 +159,16 @@ pub(crate) async fn pinned(inner: &Arc<Inner>, request: &ChatRequest) -> Result<
 
 /// Processes a picture that a function has returned. The prompt that it is part of finds what was made of it.
 pub(crate) async fn look_at(inner: &Arc<Inner>, picture: Vec<u8>, salt: Option<String>) -> Result<(), Error> {
-    let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
-    let (shared, guard) = (inner.clone(), Guard(Interest::default()));
-    let interest = guard.0.clone();
     let raw = Raw {
         param: "picture".into(),
         content: Fetched::File(picture),
         wanted: Wanted::Image(ImageOptions::default()).or(&inner.pictures),
     };
-    let work = move || {
-        let (made, _) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), &interest)?;
-        check_memory(&shared, &made.item, "picture")
+    let work = move |shared: &Inner, interest: &Interest| {
+        let (made, _) = shared.media.process(shared.processor.as_ref(), raw, salt.as_deref(), interest)?;
+        check_memory(shared, &made.item, "picture")
     };
-    let done = tokio::task::spawn_blocking(work).await.map_err(|e| Error::Generation(e.to_string()));
-    drop((permit, guard));
-    done?
+    on_worker(inner, "looking at a picture", work).await?
 }
 
 /// What the engine refuses, as a fault of the request where it is one.
@@ -225,11 +229,8 @@ async fn render(inner: &Arc<Inner>, request: &ChatRequest, (offer, past): (&Offe
     let (tools, kwargs) = (offer.definitions(), request.template_kwargs.clone());
     let media = media_in_words(inner.processor.as_ref());
     let conversation = Conversation { messages, tools, kwargs, now: Utc::now(), media };
-    let permit = inner.workers.acquire().await.map_err(|e| Error::Generation(e.to_string()))?;
-    let shared = inner.clone();
-    let work = tokio::task::spawn_blocking(move || shared.template.render(&conversation, shared.tokenizer.guard()));
-    let rendered = work.await.map_err(|e| Error::Generation(format!("rendering the prompt failed: {e}")))?;
-    drop(permit);
+    let work = move |shared: &Inner, _: &Interest| shared.template.render(&conversation, shared.tokenizer.guard());
+    let rendered = on_worker(inner, "rendering the prompt", work).await?;
     rendered.map_err(|e| rejected(e.into()))
 }
 
